@@ -1,4 +1,4 @@
-"""What the data looks like: manifests, categories, embeddings, taxonomies and the errors about them.
+"""What the data looks like: manifest, categories, embeddings, taxonomy, errors.
 
 Needs pyarrow only, so that any reader of the data can import it.
 """

@@ -1,1 +1,1 @@
-"""The model: photos in, categories out. Knows no Spark; `registry` and `pyfunc` alone know MLflow."""
+"""The model: photos in, categories out. Knows no Spark."""

@@ -1,0 +1,103 @@
+# Runs with GNU make 3.81 or newer, the one on macOS included.
+
+PYTHON ?= python3
+DEMO_OUTPUT ?= demo-output
+# Patience for the large wheels (PyTorch, CUDA) on a slow line, in seconds.
+UV_HTTP_TIMEOUT ?= 300
+
+# The environment comes from the lock and the chosen Python, never from a Python that uv fetches.
+export UV_PYTHON_DOWNLOADS := never
+export UV_HTTP_TIMEOUT
+export PYTHON PHOTOS LISTINGS TAXONOMY DEMO_OUTPUT
+# Another Spark, or its Python code, must not stand in for the one in .venv.
+unexport SPARK_HOME PYTHONPATH PYTHONHOME
+
+CHECK := sh scripts/check_prerequisites.sh
+UV := .uv/bin/uv
+BIN := .venv/bin
+COMPILE := $(UV) pip compile --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-header -q
+
+# $(call option,--flag,VARIABLE): adds the flag and the variable's value, where it is set, to the
+# shell's arguments. A leading ~/ is expanded, which zsh does not do in `make demo PHOTOS=~/shoes`.
+option = case "$$$(2)" in \
+	"") ;; \
+	"~/"*) set -- "$$@" $(1) "$$HOME/$${$(2)\#??}" ;; \
+	*) set -- "$$@" $(1) "$$$(2)" ;; \
+	esac
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.SUFFIXES:
+.PHONY: help setup demo test lint format package lock clean
+
+help: ## list the targets
+	@echo "Usage: make TARGET"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s  %s\n", $$1, $$2 }' Makefile
+
+setup: .venv/.stamp ## make the environment in .venv (PYTHON=python3.12)
+
+demo: setup ## categorize sample listings, or yours (PHOTOS=folder LISTINGS=csv TAXONOMY=csv)
+	@$(CHECK) java
+	@set --; \
+	$(call option,--photos,PHOTOS); \
+	$(call option,--listings,LISTINGS); \
+	$(call option,--taxonomy,TAXONOMY); \
+	$(call option,--output,DEMO_OUTPUT); \
+	exec $(BIN)/python -m jobs.demo "$$@"
+
+test: setup ## run the tests (PYTEST_ARGS="-m 'not slow'")
+	@$(CHECK) java
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: setup ## check style, types and layers
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/mypy scripts
+	$(BIN)/lint-imports
+
+format: setup ## format the code and fix what can be fixed
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+# Older build folders go first: setuptools would pack modules left in them.
+package: setup ## build the wheel and the zip for spark-submit --py-files into dist/
+	rm -rf build seer_categories.egg-info dist/seer_categories-*.whl
+	SOURCE_DATE_EPOCH=315532800 $(UV) build --quiet --wheel --no-build-isolation \
+		--python $(BIN)/python --out-dir dist
+	rm -rf build seer_categories.egg-info
+	$(BIN)/python scripts/package_zip.py --output dist/seer-categories.zip
+	@ls -l dist/*.whl dist/*.zip
+
+# The pins in the files are kept where they still fit; LOCK_ARGS=--upgrade lifts them.
+lock: .uv/.stamp ## pin the dependencies again (LOCK_ARGS="--upgrade-package rich")
+	$(COMPILE) pyproject.toml --extra dev -o requirements/lock.txt $(LOCK_ARGS)
+	echo uv | $(COMPILE) - --no-annotate -o requirements/uv.txt $(LOCK_ARGS)
+
+clean: ## remove builds, caches and demo-output (keeps .venv, mlflow.db and mlruns)
+	rm -rf build dist seer_categories.egg-info demo-output
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf spark-warehouse metastore_db derby.log
+	find . \( -name .git -o -name .venv -o -name .uv \) -prune -o \
+		-type d -name __pycache__ -prune -exec rm -rf {} +
+
+# uv itself, by hash: one on the PATH is never used.
+.uv/.stamp: requirements/uv.txt
+	@$(CHECK)
+	@echo "Installing uv into .uv"
+	@"$(PYTHON)" -m venv --clear .uv
+	@.uv/bin/python -m pip install --quiet --disable-pip-version-check --only-binary :all: \
+		--require-hashes -r requirements/uv.txt
+	@touch $@
+
+# The interpreter is named by its own path, since PYTHON may be a pyenv shim. What builds pyspark,
+# which comes as source, is held to the lock as well.
+.venv/.stamp: requirements/lock.txt | .uv/.stamp
+	@$(CHECK)
+	@echo "Installing requirements/lock.txt into .venv"
+	@$(BIN)/python -c "" 2>/dev/null || $(UV) venv --quiet --clear .venv \
+		--python "$$("$(PYTHON)" -c 'import sys; print(sys.executable)')"
+	@$(UV) pip sync --python $(BIN)/python --require-hashes \
+		--build-constraints requirements/lock.txt requirements/lock.txt
+	@touch $@

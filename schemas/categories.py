@@ -1,0 +1,163 @@
+"""The categories table: exactly one row a listing, the output of the main job."""
+
+from collections.abc import Iterable
+from enum import StrEnum
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from schemas.errors import DataContractError
+from schemas.manifest import column_problems
+from schemas.rejects import RejectReason
+
+__all__ = ["CATEGORIES", "Decision", "check_categories", "check_rows"]
+
+CATEGORIES: pa.Schema = pa.schema(
+    [
+        pa.field("listing_id", pa.string(), nullable=False),
+        pa.field("decision", pa.string(), nullable=False),
+        pa.field("category_id", pa.string()),
+        pa.field("category_path", pa.list_(pa.string())),
+        pa.field("score", pa.float32()),
+        pa.field(
+            "candidates",
+            pa.list_(pa.struct([("category_id", pa.string()), ("score", pa.float32())])),
+            nullable=False,
+        ),
+        pa.field("reject_reason", pa.string()),
+        pa.field("images_used", pa.int32(), nullable=False),
+        pa.field("images_rejected", pa.int32(), nullable=False),
+        pa.field("image_rejects", pa.map_(pa.int32(), pa.string())),
+        pa.field("model_name", pa.string(), nullable=False),
+        pa.field("model_version", pa.string(), nullable=False),
+        pa.field("bundle_digest", pa.string(), nullable=False),
+        pa.field("taxonomy_version", pa.string(), nullable=False),
+        pa.field("run_id", pa.string(), nullable=False),
+        pa.field("categorized_at", pa.timestamp("us", tz="UTC"), nullable=False),
+    ]
+)
+"""`candidates` are the best five, best first (empty for a rejected listing); `image_rejects` maps
+the `image_index` of a photo that could not be used to its reason."""
+
+
+class Decision(StrEnum):
+    """What became of a listing."""
+
+    ASSIGNED = "assigned"
+    """The score of the leaf passed its threshold, or that of an ancestor did."""
+    NEEDS_REVIEW = "needs_review"
+    """Photos were read, nothing passed."""
+    REJECTED = "rejected"
+    """No photo of the listing could be used."""
+
+
+def check_categories(table: pa.Table, where: str) -> None:
+    """Check the rows that a job is about to publish.
+
+    Types are compared as in `column_problems`, so that what Spark wrote passes. Extra columns are
+    ignored.
+
+    Args:
+        table: All rows of one partition.
+        where: What was read, to begin the error message with.
+
+    Raises:
+        DataContractError: A column is missing or of the wrong type, a value breaks the contract, or
+            a listing has more than one row. The message names the column and an example listing.
+    """
+    problems = column_problems(table.schema, CATEGORIES, required=CATEGORIES.names)
+    if problems:
+        raise DataContractError(f"{where}: {'; '.join(problems)}")
+
+    decision = table["decision"].cast(pa.large_string())
+    assigned = pc.equal(decision, Decision.ASSIGNED)
+    rejected = pc.equal(decision, Decision.REJECTED)
+    reason = table["reject_reason"].cast(pa.large_string())
+    has_reason = pc.is_valid(reason)
+    no_path = pc.equal(pc.fill_null(pc.list_value_length(table["category_path"]), 0), 0)
+    no_score = pc.is_null(table["score"], nan_is_null=True)
+    none_used = pc.equal(table["images_used"], 0)
+    required = [field.name for field in CATEGORIES if not field.nullable]
+    check_rows(
+        table,
+        "listing_id",
+        where,
+        [
+            *((name, pc.is_null(table[name]), "a value") for name in required),
+            ("decision", _not_in(decision, Decision), f"one of {', '.join(Decision)}"),
+            (
+                "reject_reason",
+                pc.and_(has_reason, _not_in(reason, RejectReason)),
+                f"one of {', '.join(RejectReason)}",
+            ),
+            (
+                "reject_reason",
+                pc.and_(rejected, pc.invert(has_reason)),
+                "a reason for a rejected listing",
+            ),
+            (
+                "reject_reason",
+                pc.and_(pc.invert(rejected), has_reason),
+                "null for a listing that is not rejected",
+            ),
+            (
+                "category_id",
+                pc.and_(assigned, pc.is_null(table["category_id"])),
+                "a category for an assigned listing",
+            ),
+            ("category_path", pc.and_(assigned, no_path), "a path for an assigned listing"),
+            ("score", pc.and_(assigned, no_score), "a score for an assigned listing"),
+            (
+                "images_used",
+                pc.and_(rejected, pc.invert(none_used)),
+                "0 for a rejected listing",
+            ),
+            (
+                "images_used",
+                pc.and_(pc.invert(rejected), none_used),
+                "at least 1 for a listing that is not rejected",
+            ),
+        ],
+    )
+    counts = pc.value_counts(table["listing_id"].cast(pa.large_string()))
+    repeated = pc.index(pc.greater(counts.field("counts"), 1), True).as_py()
+    if repeated >= 0:
+        entry = counts[repeated].as_py()
+        raise DataContractError(
+            f"{where}: column listing_id: {entry['values']!r} is in {entry['counts']} rows, "
+            "expected one row a listing"
+        )
+
+
+def check_rows(
+    table: pa.Table,
+    key: str,
+    where: str,
+    rules: Iterable[tuple[str, pa.ChunkedArray, str]],
+) -> None:
+    """Stop at the first rule that a row breaks.
+
+    Args:
+        table: The rows, shape (n,).
+        key: The column that names a row to a person.
+        where: What was read, to begin the error message with.
+        rules: For each rule the column it is about, a boolean mask of shape (n,) that is true for
+            the rows that break it (null counts as false), and what was expected.
+
+    Raises:
+        DataContractError: A mask has a true value; the message gives the first such row.
+    """
+    for column, broken, expected in rules:
+        row = pc.index(broken, True).as_py()
+        if row >= 0:
+            value = table[column][row].as_py()
+            found = "null" if value is None else repr(value)
+            raise DataContractError(
+                f"{where}: column {column} is {found}, expected {expected} "
+                f"({key} {table[key][row].as_py()!r}, row {row})"
+            )
+
+
+def _not_in(column: pa.ChunkedArray, names: Iterable[str]) -> pa.ChunkedArray:
+    """Whether each value of a string column, null included, is none of `names`."""
+    return pc.invert(pc.is_in(column, value_set=pa.array(map(str, names), column.type)))

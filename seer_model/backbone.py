@@ -1,0 +1,167 @@
+"""Backbones: a RegNetY trunk, the preprocessing it expects and the licence of its weights.
+
+A backbone's folder holds `backbone.json` and `weights.safetensors`. Architectures are timm's
+(https://github.com/huggingface/pytorch-image-models, Apache-2.0).
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import timm
+import torch
+from safetensors.torch import save_file
+
+from schemas.errors import BundleError, SettingsError
+from seer_model.files import digest_file, digest_json, load_tensors, read_json, write_json
+from seer_model.preprocessing import Preprocessing
+
+__all__ = ["COMMERCIAL_LICENCES", "Backbone", "load_backbone", "random_backbone", "save_backbone"]
+
+COMMERCIAL_LICENCES = frozenset({"apache-2.0", "mit", "bsd-3-clause", "cc0-1.0", "cc-by-4.0"})
+"""Licences of weights (SPDX, lower case) under which a model may be promoted without a question."""
+
+_KEYS = {"architecture", "width", "preprocessing", "licence", "origin", "weights_sha256"}
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A trunk that turns photos into features.
+
+    Attributes:
+        architecture: timm's name, such as `regnety_004`.
+        width: Length of a feature vector.
+        preprocessing: What its input looks like.
+        licence: Licence of the weights, lower-case SPDX where there is one.
+        origin: Where the weights come from, for people.
+        weights: float32 state of the trunk, by timm's names.
+        digest: SHA-256 (hex) of architecture, preprocessing and weights: the identity of the
+            features, and so the key of everything that stores them.
+    """
+
+    architecture: str
+    width: int
+    preprocessing: Preprocessing
+    licence: str
+    origin: str
+    weights: Mapping[str, torch.Tensor]
+    digest: str
+
+    @property
+    def commercial(self) -> bool:
+        """Whether the licence is known to allow commercial use."""
+        return self.licence in COMMERCIAL_LICENCES
+
+    def build(self) -> torch.nn.Module:
+        """The trunk in evaluation mode: (N, 3, H, W) float32 in, (N, width) out.
+
+        Raises:
+            BundleError: The weights do not fit the architecture.
+        """
+        module = _trunk(self.architecture)
+        try:
+            module.load_state_dict(dict(self.weights), strict=True)
+        except RuntimeError as error:
+            first = str(error).splitlines()[1:2] or [str(error)]
+            raise BundleError(
+                f"weights do not fit {self.architecture}: {first[0].strip()}"
+            ) from error
+        return module.eval()
+
+
+def _trunk(architecture: str) -> torch.nn.Module:
+    if not architecture.startswith("regnety_") or not timm.is_model(architecture):
+        known = ", ".join(timm.list_models("regnety_*"))
+        raise SettingsError(f"unknown architecture {architecture!r}; known: {known}")
+    # Without zero_init_last=False the residual branches of random weights contribute nothing.
+    module: torch.nn.Module = timm.create_model(
+        architecture, pretrained=False, num_classes=0, zero_init_last=False
+    )
+    return module
+
+
+def random_backbone(architecture: str, image_size: int = 224, seed: int = 0) -> Backbone:
+    """A trunk with seeded random weights: it has learned nothing, and is the baseline for all else.
+
+    Raises:
+        SettingsError: timm has no RegNetY of that name.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = _trunk(architecture)
+    return _backbone(
+        architecture,
+        Preprocessing(image_size=image_size),
+        licence="apache-2.0",
+        origin=f"random weights (seed {seed}), never trained",
+        weights=module.state_dict(),
+        width=int(module.num_features),  # type: ignore[arg-type]
+    )
+
+
+def _backbone(
+    architecture: str,
+    preprocessing: Preprocessing,
+    *,
+    licence: str,
+    origin: str,
+    weights: Mapping[str, torch.Tensor],
+    width: int,
+) -> Backbone:
+    identity = {
+        "architecture": architecture,
+        "preprocessing": preprocessing.to_json(),
+        "weights": {name: _digest_tensor(weights[name]) for name in sorted(weights)},
+    }
+    return Backbone(
+        architecture, width, preprocessing, licence, origin, dict(weights), digest_json(identity)
+    )
+
+
+def _digest_tensor(tensor: torch.Tensor) -> str:
+    flat = tensor.detach().cpu().contiguous()
+    header = f"{flat.dtype}{tuple(flat.shape)}".encode()
+    return hashlib.sha256(header + flat.numpy().tobytes()).hexdigest()
+
+
+def save_backbone(backbone: Backbone, folder: Path) -> None:
+    """Write a backbone's folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = folder / "weights.safetensors"
+    save_file({k: v.contiguous() for k, v in backbone.weights.items()}, weights)
+    write_json(
+        {
+            "architecture": backbone.architecture,
+            "width": backbone.width,
+            "preprocessing": backbone.preprocessing.to_json(),
+            "licence": backbone.licence,
+            "origin": backbone.origin,
+            "weights_sha256": digest_file(weights),
+        },
+        folder / "backbone.json",
+    )
+
+
+def load_backbone(folder: Path) -> Backbone:
+    """Read a backbone's folder.
+
+    Raises:
+        BundleError: A file is missing, damaged, of unknown shape, or not what it says it is.
+    """
+    record = read_json(folder / "backbone.json")
+    if record.keys() != _KEYS:
+        raise BundleError(f"{folder / 'backbone.json'}: the keys must be {sorted(_KEYS)}")
+    weights = folder / "weights.safetensors"
+    if digest_file(weights) != record["weights_sha256"]:
+        raise BundleError(f"{weights}: its digest is not the one that backbone.json records")
+    backbone = _backbone(
+        str(record["architecture"]),
+        Preprocessing.from_json(record["preprocessing"]),
+        licence=str(record["licence"]),
+        origin=str(record["origin"]),
+        weights=load_tensors(weights),
+        width=int(record["width"]),
+    )
+    backbone.build()
+    return backbone

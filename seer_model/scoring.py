@@ -1,0 +1,184 @@
+"""The one place where photos' features become categories.
+
+The job, the MLflow model, the ad hoc function and the evaluation all call `score_listings`, so none
+can score differently from another.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from schemas.categories import CATEGORIES, Decision
+from schemas.rejects import RejectReason, listing_reason
+from seer_model.bundle import Bundle
+from seer_model.calibration import class_probabilities
+
+__all__ = ["LISTINGS", "SCORES", "score_listings"]
+
+CANDIDATES = 5
+
+LISTINGS: pa.Schema = pa.schema(
+    [
+        pa.field("listing_id", pa.string(), nullable=False),
+        pa.field(
+            "photos",
+            pa.list_(
+                pa.struct(
+                    [
+                        ("image_index", pa.int32()),
+                        ("vector", pa.binary()),
+                        ("reject_reason", pa.string()),
+                    ]
+                )
+            ),
+        ),
+    ]
+)
+"""What is scored: a row a listing, its photos with a vector (little-endian float16) or a reason."""
+
+SCORES: pa.Schema = pa.schema(
+    [
+        CATEGORIES.field(name)
+        for name in (
+            "listing_id",
+            "decision",
+            "category_id",
+            "category_path",
+            "score",
+            "candidates",
+            "reject_reason",
+            "images_used",
+            "images_rejected",
+            "image_rejects",
+        )
+    ]
+)
+"""What scoring gives: the columns of the categories table that depend on photos and model alone."""
+
+
+class _Photos(NamedTuple):
+    listings: int
+    row: npt.NDArray[np.int64]
+    used: npt.NDArray[np.bool_]
+    vectors: npt.NDArray[np.float16]
+    image_index: list[int]
+    reason: list[str | None]
+
+
+def score_listings(bundle: Bundle, listings: pa.RecordBatch) -> pa.RecordBatch:
+    """Categorize listings whose photos were embedded.
+
+    The features of a listing's usable photos are averaged: for a linear head that is the geometric
+    mean of the photos' posteriors. From the deepest level of the taxonomy up, the best category of
+    a level is assigned if its calibrated score reaches that level's threshold.
+
+    The result depends on nothing but the listing's own photos: not on their order, nor on the other
+    listings of the batch. Float16 vectors are summed in float64, which is exact for up to 4,000
+    photos a listing.
+
+    Args:
+        bundle: The model.
+        listings: As `LISTINGS`; the order of photos does not count, and one without an index
+            is listed as -1 among the rejects.
+
+    Returns:
+        As `SCORES`, one row a listing, in order.
+    """
+    photos = _flatten(listings.column("photos"), bundle.backbone.width)
+    used_by_listing = np.bincount(photos.row[photos.used], minlength=photos.listings)
+    scored = np.flatnonzero(used_by_listing > 0)
+    columns = _decide(bundle, _fuse(photos, used_by_listing[scored]), scored, photos.listings)
+    columns |= _rejects(photos, used_by_listing)
+    columns["listing_id"] = listings.column("listing_id").cast(pa.string())
+    return pa.RecordBatch.from_arrays(
+        [pa.array(columns[field.name], field.type) for field in SCORES], schema=SCORES
+    )
+
+
+def _flatten(photos: pa.ListArray, width: int) -> _Photos:
+    lengths = pc.fill_null(pc.list_value_length(photos), 0).to_numpy(zero_copy_only=False)
+    values = photos.flatten()
+    vectors = pc.struct_field(values, "vector")
+    data = b"".join(vectors.drop_null().to_pylist())
+    return _Photos(
+        listings=len(photos),
+        row=np.repeat(np.arange(len(photos)), lengths),
+        used=vectors.is_valid().to_numpy(zero_copy_only=False),
+        vectors=np.frombuffer(data, "<f2").reshape(-1, width),
+        image_index=pc.fill_null(pc.struct_field(values, "image_index"), -1).to_pylist(),
+        reason=pc.struct_field(values, "reject_reason").to_pylist(),
+    )
+
+
+def _fuse(photos: _Photos, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    if len(counts) == 0:
+        return np.empty((0, photos.vectors.shape[1]), np.float32)
+    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    sums = np.add.reduceat(photos.vectors.astype(np.float64), starts, axis=0)
+    mean: npt.NDArray[np.float32] = (sums / counts[:, None]).astype(np.float32)
+    return mean
+
+
+def _decide(
+    bundle: Bundle,
+    features: npt.NDArray[np.float32],
+    scored: npt.NDArray[np.int64],
+    listings: int,
+) -> dict[str, Any]:
+    tree, calibration = bundle.tree, bundle.calibration
+    decision = np.full(listings, Decision.REJECTED.value, object)
+    category, path, score, candidates = (np.full(listings, None, object) for _ in range(4))
+    candidates[:] = [[] for _ in range(listings)]
+    probabilities = class_probabilities(bundle.head.logits(features), calibration.temperature)
+    top = np.argsort(-probabilities, axis=1, kind="stable")[:, :CANDIDATES]
+    for row, order, values in zip(scored, top, probabilities, strict=True):
+        decision[row] = Decision.NEEDS_REVIEW.value
+        score[row] = values[order[0]]
+        candidates[row] = [{"category_id": tree.classes[i], "score": values[i]} for i in order]
+    best = tree.best(probabilities)
+    thresholds = calibration.thresholds
+    for level, found, threshold in zip(tree.levels, best, thresholds, strict=True):
+        if threshold is None:
+            continue
+        # From the top down: a deeper level that passes overwrites the one above it.
+        for i in np.flatnonzero(found.score >= threshold):
+            chosen = level.categories[found.position[i]]
+            row = scored[i]
+            decision[row], category[row], score[row] = (
+                Decision.ASSIGNED.value,
+                chosen,
+                found.score[i],
+            )
+            path[row] = list(tree.taxonomy[chosen].path)
+    return {
+        "decision": decision,
+        "category_id": category,
+        "category_path": path,
+        "score": score,
+        "candidates": candidates,
+    }
+
+
+def _rejects(photos: _Photos, used: npt.NDArray[np.int64]) -> dict[str, Any]:
+    rejects: list[dict[int, str]] = [{} for _ in range(photos.listings)]
+    reasons: list[list[str]] = [[] for _ in range(photos.listings)]
+    by_index = sorted(
+        np.flatnonzero(~photos.used),
+        key=lambda i: (photos.row[i], photos.image_index[i], photos.reason[i] or ""),
+    )
+    for i in by_index:
+        reason = photos.reason[i] or RejectReason.UNREADABLE.value
+        rejects[photos.row[i]].setdefault(photos.image_index[i], reason)
+        reasons[photos.row[i]].append(reason)
+    return {
+        "reject_reason": [
+            None if count else listing_reason(names or [RejectReason.NO_PHOTO.value])
+            for count, names in zip(used, reasons, strict=True)
+        ],
+        "images_used": used.astype(np.int32),
+        "images_rejected": np.array([len(names) for names in reasons], np.int32),
+        "image_rejects": [list(found.items()) or None for found in rejects],
+    }
