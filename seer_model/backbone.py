@@ -74,10 +74,7 @@ def _trunk(architecture: str) -> torch.nn.Module:
     if not architecture.startswith("regnety_") or not timm.is_model(architecture):
         known = ", ".join(timm.list_models("regnety_*"))
         raise SettingsError(f"unknown architecture {architecture!r}; known: {known}")
-    # Without zero_init_last=False the residual branches of random weights contribute nothing.
-    module: torch.nn.Module = timm.create_model(
-        architecture, pretrained=False, num_classes=0, zero_init_last=False
-    )
+    module: torch.nn.Module = timm.create_model(architecture, pretrained=False, num_classes=0)
     return module
 
 

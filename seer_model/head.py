@@ -14,6 +14,7 @@ Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
 
 _ROWS = 256
+_TEMPERATURES = torch.logspace(-0.7, 1.0, 18)
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class LinearHead:
 
 @dataclass(frozen=True)
 class HeadTraining:
-    """A trained head and how its training went: losses by epoch, the epoch kept."""
+    """A trained head, its losses by epoch, and the epoch that was kept."""
 
     head: LinearHead
     train_loss: Sequence[float]
@@ -62,14 +63,17 @@ def train_head(
     *,
     classes: int,
     seed: int = 0,
-    max_epochs: int = 300,
-    patience: int = 15,
+    max_epochs: int = 500,
+    patience: int = 20,
 ) -> HeadTraining:
     """Multinomial logistic regression with class-balanced weights, stopped early on `val`.
 
     Features are standardised with the training photos' mean and deviation, and both are folded
     into the head afterwards. A class counts as much as any other: a photo weighs
     photos / (classes * photos of its class), as scikit-learn's `class_weight="balanced"`.
+
+    The loss watched on `val` is taken at its best temperature: logits are calibrated afterwards
+    anyway, and a head grows overconfident long before it stops getting better.
 
     Args:
         features: float16, (photos, width).
@@ -95,7 +99,7 @@ def train_head(
     linear = torch.nn.Linear(x.shape[1], classes)
     torch.nn.init.zeros_(linear.weight)
     torch.nn.init.zeros_(linear.bias)
-    optimiser = torch.optim.AdamW(linear.parameters(), lr=2e-3, weight_decay=0.1)
+    optimiser = torch.optim.AdamW(linear.parameters(), lr=1e-3, weight_decay=0.1)
     generator = torch.Generator().manual_seed(seed)
     train_losses: list[float] = []
     val_losses: list[float] = []
@@ -112,7 +116,7 @@ def train_head(
             total += loss.item() * len(batch)
         train_losses.append(total / len(x))
         with torch.inference_mode():
-            val_losses.append(functional.cross_entropy(linear(val_x), val_y, weights).item())
+            val_losses.append(_calibrated_loss(linear(val_x), val_y))
         if val_losses[-1] <= min(val_losses):
             best = (linear.weight.detach().clone(), linear.bias.detach().clone())
             best_epoch = epoch
@@ -122,3 +126,8 @@ def train_head(
     bias = best[1].numpy() - weight @ mean
     head = LinearHead(weight.astype(np.float32), bias.astype(np.float32))
     return HeadTraining(head, train_losses, val_losses, best_epoch)
+
+
+def _calibrated_loss(logits: torch.Tensor, labels: torch.Tensor) -> float:
+    losses = [functional.cross_entropy(logits / t, labels).item() for t in _TEMPERATURES]
+    return min(losses)

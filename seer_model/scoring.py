@@ -16,7 +16,7 @@ from schemas.rejects import RejectReason, listing_reason
 from seer_model.bundle import Bundle
 from seer_model.calibration import class_probabilities
 
-__all__ = ["LISTINGS", "SCORES", "score_listings"]
+__all__ = ["LISTINGS", "SCORES", "fuse_photos", "score_listings"]
 
 CANDIDATES = 5
 
@@ -90,7 +90,9 @@ def score_listings(bundle: Bundle, listings: pa.RecordBatch) -> pa.RecordBatch:
     photos = _flatten(listings.column("photos"), bundle.backbone.width)
     used_by_listing = np.bincount(photos.row[photos.used], minlength=photos.listings)
     scored = np.flatnonzero(used_by_listing > 0)
-    columns = _decide(bundle, _fuse(photos, used_by_listing[scored]), scored, photos.listings)
+    columns = _decide(
+        bundle, fuse_photos(photos.vectors, used_by_listing[scored]), scored, photos.listings
+    )
     columns |= _rejects(photos, used_by_listing)
     columns["listing_id"] = listings.column("listing_id").cast(pa.string())
     return pa.RecordBatch.from_arrays(
@@ -113,11 +115,22 @@ def _flatten(photos: pa.ListArray, width: int) -> _Photos:
     )
 
 
-def _fuse(photos: _Photos, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+def fuse_photos(
+    vectors: npt.NDArray[np.float16], counts: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float32]:
+    """Average the features of each listing's photos.
+
+    Args:
+        vectors: float16, (photos, width), the photos of a listing one after another.
+        counts: int64, (listings,), how many photos each has, at least one.
+
+    Returns:
+        float32, (listings, width).
+    """
     if len(counts) == 0:
-        return np.empty((0, photos.vectors.shape[1]), np.float32)
+        return np.empty((0, vectors.shape[1]), np.float32)
     starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-    sums = np.add.reduceat(photos.vectors.astype(np.float64), starts, axis=0)
+    sums = np.add.reduceat(vectors.astype(np.float64), starts, axis=0)
     mean: npt.NDArray[np.float32] = (sums / counts[:, None]).astype(np.float32)
     return mean
 

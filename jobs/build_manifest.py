@@ -1,0 +1,180 @@
+r"""Build a manifest from a folder of photos, with or without a table of listings.
+
+    python -m jobs.build_manifest --images photos --listings listings.csv \
+        --output manifest --ds 2026-11-25
+
+The table's columns are `listing_id, image_index, path, category_id, split`; the last two may be
+missing. Without a table every photo is a listing of its own, named by its path.
+"""
+
+import csv
+import hashlib
+import logging
+import sys
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import Field
+
+from jobs.publish import hold_partition
+from jobs.report import write_report
+from jobs.settings import JobSettings, run_job
+from schemas.errors import DataContractError, SettingsError
+from schemas.manifest import MANIFEST
+
+log = logging.getLogger(__name__)
+
+_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".mpo"}
+)
+_ROW_GROUP = 1000
+
+
+class BuildManifest(JobSettings):
+    """Build a manifest partition from a folder of photos."""
+
+    images: Path = Field(description="folder of photos")
+    listings: Path | None = Field(
+        None, description="CSV: listing_id, image_index, path[, category_id, split]"
+    )
+    split: list[str] = Field([], description="keep only these splits (repeatable; default: all)")
+    output: Path = Field(description="the manifest's folder")
+    ds: date = Field(description="the partition's date, YYYY-MM-DD")
+    embed_bytes: bool = Field(
+        False, description="put the photos into the manifest, not their paths"
+    )
+    label_map: Path | None = Field(
+        None, description="CSV with a column category_id and another to take labels from"
+    )
+    label_column: str = Field("shopify_id", description="that other column of --label-map")
+
+
+def build_manifest(settings: BuildManifest) -> None:
+    """Write `OUTPUT/ds=DATE`, replacing what was there at one stroke."""
+    if not settings.images.is_dir():
+        raise SettingsError(f"--images {settings.images}: no such folder")
+    rows = list(
+        _from_folder(settings.images) if settings.listings is None else _from_csv(settings.listings)
+    )
+    if settings.split:
+        rows = [row for row in rows if row["split"] in settings.split]
+    if not rows:
+        raise DataContractError(
+            f"{settings.listings or settings.images}: no photo"
+            + (f" in the splits {', '.join(settings.split)}" if settings.split else "")
+        )
+    if settings.label_map is not None:
+        labels = _read_label_map(settings.label_map, settings.label_column)
+        for row in rows:
+            row["category_id"] = labels.get(row["category_id"])
+    counts: Counter[str] = Counter()
+    with hold_partition(settings.output, settings.ds.isoformat(), uuid.uuid4().hex) as partition:
+        partition.staged.mkdir()
+        with pq.ParquetWriter(partition.staged / "part-00000.parquet", MANIFEST) as writer:
+            for group in _with_photos(rows, settings):
+                writer.write_table(pa.Table.from_pylist(group, MANIFEST))
+                counts["photos"] += len(group)
+                counts["missing"] += sum(row["image_key"] is None for row in group)
+                log.info("%d of %d photos", counts["photos"], len(rows))
+        partition.publish()
+    figures = {
+        "manifest": str(settings.output),
+        "ds": settings.ds.isoformat(),
+        "photos": counts["photos"],
+        "photos_missing": counts["missing"],
+        "listings": len({row["listing_id"] for row in rows}),
+        "listings_labelled": len({row["listing_id"] for row in rows if row["category_id"]}),
+    }
+    write_report(figures, settings.report)
+
+
+def _from_folder(images: Path) -> Iterator[dict[str, Any]]:
+    for path in sorted(images.rglob("*")):
+        if path.suffix.lower() in _SUFFIXES:
+            name = path.relative_to(images).as_posix()
+            yield {
+                "listing_id": name,
+                "image_index": 0,
+                "path": name,
+                "category_id": None,
+                "split": None,
+            }
+
+
+def _from_csv(listings: Path) -> Iterator[dict[str, Any]]:
+    indexes: Counter[str] = Counter()
+    for line, row in _read_csv(listings, ("listing_id", "path")):
+        listing = row["listing_id"]
+        if not listing or not row["path"]:
+            raise DataContractError(f"{listings}, line {line}: listing_id or path is empty")
+        index = row.get("image_index") or str(indexes[listing])
+        indexes[listing] += 1
+        if not index.isdecimal():
+            raise DataContractError(f"{listings}, line {line}: image_index {index!r} is no number")
+        yield {
+            "listing_id": listing,
+            "image_index": int(index),
+            "path": row["path"],
+            "category_id": row.get("category_id") or None,
+            "split": row.get("split") or None,
+        }
+
+
+def _read_csv(path: Path, required: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    try:
+        file = path.open(encoding="utf-8-sig", newline="")
+    except OSError as error:
+        raise SettingsError(f"{path}: {error.strerror}") from error
+    with file:
+        reader = csv.DictReader(file)
+        missing = [name for name in required if name not in (reader.fieldnames or ())]
+        if missing:
+            raise DataContractError(f"{path}: no column {', '.join(missing)}")
+        for row in reader:
+            yield reader.line_num, row
+
+
+def _read_label_map(path: Path, column: str) -> dict[str | None, str | None]:
+    rows = _read_csv(path, ("category_id", column))
+    return {row["category_id"]: row[column] or None for _, row in rows}
+
+
+def _with_photos(
+    rows: Iterable[dict[str, Any]], settings: BuildManifest
+) -> Iterator[list[dict[str, Any]]]:
+    rest = iter(rows)
+    with ThreadPoolExecutor() as pool:
+        while group := list(islice(rest, _ROW_GROUP)):
+            yield list(pool.map(lambda row: _with_photo(row, settings), group))
+
+
+def _with_photo(row: dict[str, Any], settings: BuildManifest) -> dict[str, Any]:
+    path = (settings.images / row["path"]).absolute()
+    data = path.read_bytes() if path.is_file() else None
+    embedded = settings.embed_bytes and data is not None
+    return {
+        "listing_id": row["listing_id"],
+        "image_index": row["image_index"],
+        "category_id": row["category_id"],
+        "split": row["split"],
+        "image_uri": None if embedded else str(path),
+        "image_bytes": data if embedded else None,
+        "image_key": None if data is None else hashlib.sha256(data).hexdigest(),
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the job; returns its exit code."""
+    return run_job(BuildManifest, build_manifest, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

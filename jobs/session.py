@@ -1,0 +1,52 @@
+"""The Spark session: submitted by spark-submit, or started here on all local cores."""
+
+import os
+import sys
+
+from pyspark import SparkConf, SparkContext
+from pyspark.sql import SparkSession
+
+__all__ = ["start_session"]
+
+_DEFAULTS = {
+    # Workers must run this interpreter and keep the model between tasks.
+    "spark.python.worker.reuse": "true",
+    # Batches bounded by bytes as well: a photo in the manifest may be megabytes.
+    "spark.sql.execution.arrow.maxRecordsPerBatch": "256",
+    "spark.sql.execution.arrow.maxBytesPerBatch": str(64 << 20),
+    "spark.sql.session.timeZone": "UTC",
+    # Skewed and tiny shuffle partitions are put right as the job runs.
+    "spark.sql.adaptive.enabled": "true",
+    "spark.ui.showConsoleProgress": "false",
+}
+_LOCAL_DEFAULTS = {
+    "spark.driver.memory": "4g",
+    "spark.driver.bindAddress": "127.0.0.1",
+    "spark.driver.host": "127.0.0.1",
+    "spark.ui.enabled": "false",
+    "spark.sql.shuffle.partitions": "8",
+}
+
+
+def start_session(name: str) -> SparkSession:
+    """The session of spark-submit where there is one, else a local one on all cores.
+
+    What spark-submit or spark-defaults.conf sets is kept; the rest has defaults that suit photos.
+    """
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    if "PYSPARK_GATEWAY_PORT" in os.environ:
+        # Under spark-submit the settings are in the JVM that runs already.
+        SparkContext._ensure_initialized()
+    submitted = SparkConf()
+    builder = SparkSession.builder.appName(name)
+    defaults = dict(_DEFAULTS)
+    if not submitted.contains("spark.master"):
+        os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+        builder = builder.master("local[*]")
+        defaults |= _LOCAL_DEFAULTS
+    for key, value in defaults.items():
+        if not submitted.contains(key):
+            builder = builder.config(key, value)
+    session: SparkSession = builder.getOrCreate()
+    session.sparkContext.setLogLevel("ERROR")
+    return session

@@ -1,0 +1,188 @@
+"""Train a categorizer's head on a manifest's labelled listings and register the bundle.
+
+    python -m jobs.train_head --manifest manifest --backbone timm:regnety_004 --taxonomy tree.csv
+
+Listings of the split `train` are learned from, those of `val` stop and calibrate the training;
+where no listing is in `val`, every seventh of `train` is held out for that, by the hash of its id.
+"""
+
+import hashlib
+import sys
+import tempfile
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import Field
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F  # noqa: N812
+
+from jobs.embedding import embed_photos
+from jobs.manifest import read_photos
+from jobs.report import write_report
+from jobs.session import start_session
+from jobs.settings import JobSettings, run_job
+from jobs.worker import ship_model
+from schemas.errors import DataContractError
+from schemas.taxonomy_readers import read_taxonomy
+from seer_model import registry
+from seer_model.backbone import save_backbone
+from seer_model.bundle import save_bundle
+from seer_model.training import LabelledPhotos, fit_bundle
+
+_HELD_OUT = 7
+
+
+class TrainHead(JobSettings):
+    """Train a head on labelled listings and register it with its backbone as a bundle."""
+
+    manifest: str = Field(description="the manifest's folder")
+    ds: date | None = Field(None, description="only this partition (default: all)")
+    backbone: str = Field(
+        "timm:regnety_004",
+        description="timm:NAME (random weights), models:/…, runs:/… or a folder",
+    )
+    taxonomy: Path = Field(description="CSV, Shopify's or Google's taxonomy file")
+    registered_name: str = Field("listing-categorizer", description="name in the registry")
+    output: Path | None = Field(
+        None, description="write the bundle to this folder instead of registering it"
+    )
+    embeddings: Path | None = Field(None, description="embedding store to use and fill")
+    target_precision: float = Field(
+        0.9, gt=0, lt=1, description="share of assigned listings that is to be right"
+    )
+    seed: int = Field(0, description="seed of the training")
+
+
+def train(settings: TrainHead) -> None:
+    """Embed, train, calibrate, save or register."""
+    registry.connect(settings.tracking_uri)
+    taxonomy = read_taxonomy(settings.taxonomy)
+    backbone = registry.resolve_backbone(settings.backbone)
+    spark = start_session("train_head")
+    ds = settings.ds.isoformat() if settings.ds else None
+    photos = read_photos(spark, settings.manifest, ds).where(
+        F.col("category_id").isNotNull()
+        & F.col("split").isin("train", "val")
+        & F.col("listing_id").isNotNull()
+    )
+    parameters = settings.model_dump(exclude={"tracking_uri", "report"})
+    with (
+        registry.tracked_run("train_head", parameters) as run_id,
+        tempfile.TemporaryDirectory(prefix="seer-") as folder,
+    ):
+        work = Path(folder)
+        save_backbone(backbone, work / "model" / "backbone")
+        model = ship_model(spark, work / "model", backbone.digest)
+        started = perf_counter()
+        embedded = embed_photos(
+            photos, model, backbone.digest, settings.embeddings, work / "embedded"
+        )
+        table = _collect(embedded.photos)
+        seconds_embedding = perf_counter() - started
+        train_photos, val_photos = _split(table, backbone.width)
+        origin: dict[str, Any] = {
+            "manifest": settings.manifest,
+            "ds": ds,
+            "photos": table.num_rows,
+            "listings": len(set(train_photos.listing_ids) | set(val_photos.listing_ids)),
+            "fingerprint": _fingerprint(photos),
+            "run_id": run_id,
+            "seed": settings.seed,
+        }
+        started = perf_counter()
+        fitted = fit_bundle(
+            backbone,
+            taxonomy,
+            train_photos,
+            val_photos,
+            target_precision=settings.target_precision,
+            seed=settings.seed,
+            origin=origin,
+        )
+        seconds_training = perf_counter() - started
+        quality = fitted.quality.figures()
+        registry.log_figures({f"val_{name}": value for name, value in quality.items()})
+        target = settings.output or work / "bundle"
+        bundle = save_bundle(fitted.bundle, target)
+        version = (
+            registry.register_bundle(target, settings.registered_name)
+            if settings.output is None
+            else None
+        )
+        figures = {
+            "model": f"models:/{settings.registered_name}/{version}" if version else str(target),
+            "version": version,
+            "bundle_digest": bundle.digest,
+            "backbone": f"{backbone.architecture}: {backbone.origin}",
+            "licence": backbone.licence,
+            "taxonomy_categories": len(taxonomy),
+            "classes": len(bundle.tree.classes),
+            "train_photos": len(train_photos.labels),
+            "val_photos": len(val_photos.labels),
+            "photos_embedded": embedded.embedded,
+            "seconds_embedding": round(seconds_embedding, 1),
+            "seconds_training": round(seconds_training, 1),
+            "epochs": len(fitted.training.train_loss),
+            "temperature": bundle.calibration.temperature,
+            "thresholds": list(bundle.calibration.thresholds),
+            "val": {name: round(value, 3) for name, value in quality.items()},
+            "run_id": run_id,
+        }
+        write_report(figures, settings.report)
+
+
+def _collect(photos: DataFrame) -> pa.Table:
+    usable = photos.where(F.col("vector").isNotNull())
+    table = usable.select("listing_id", "category_id", "split", "vector").toArrow()
+    # Spark gives rows in any order; the training must not depend on it.
+    keys = [("listing_id", "ascending"), ("vector", "ascending")]
+    return table.sort_by(keys)
+
+
+def _split(table: pa.Table, width: int) -> tuple[LabelledPhotos, LabelledPhotos]:
+    val = pc.equal(table.column("split"), "val")
+    if not pc.any(val).as_py():
+        val = pa.array([_held_out(x) for x in table.column("listing_id").to_pylist()], pa.bool_())
+    train_photos = _labelled(table.filter(pc.invert(val)), width)
+    val_photos = _labelled(table.filter(val), width)
+    if not train_photos.labels or not val_photos.labels:
+        raise DataContractError(
+            "too few labelled photos that can be read: "
+            f"{len(train_photos.labels)} to train on, {len(val_photos.labels)} to calibrate on"
+        )
+    return train_photos, val_photos
+
+
+def _held_out(listing_id: str) -> bool:
+    return hashlib.sha256(listing_id.encode()).digest()[0] % _HELD_OUT == 0
+
+
+def _labelled(table: pa.Table, width: int) -> LabelledPhotos:
+    data = b"".join(table.column("vector").to_pylist())
+    return LabelledPhotos(
+        table.column("listing_id").to_pylist(),
+        table.column("category_id").to_pylist(),
+        np.frombuffer(data, "<f2").reshape(-1, width),
+    )
+
+
+def _fingerprint(photos: DataFrame) -> str:
+    """Of listings, photos and labels, in any order."""
+    columns = ("listing_id", "image_index", "photo_key", "category_id", "split")
+    total = photos.select(F.sum(F.xxhash64(*columns).cast("decimal(38,0)"))).first()
+    return hashlib.sha256(str(total[0] if total else None).encode()).hexdigest()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the job; returns its exit code."""
+    return run_job(TrainHead, train, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,124 @@
+"""From labelled photos to a bundle: train the head, calibrate it, measure it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from schemas.errors import DataContractError
+from schemas.taxonomy import Taxonomy
+from seer_model.backbone import Backbone
+from seer_model.bundle import Bundle
+from seer_model.calibration import calibrate
+from seer_model.head import HeadTraining, train_head
+from seer_model.hierarchy import ClassTree
+from seer_model.metrics import Quality, measure_quality
+from seer_model.scoring import LISTINGS, fuse_photos, score_listings
+
+__all__ = ["FittedBundle", "LabelledPhotos", "fit_bundle"]
+
+
+class LabelledPhotos(NamedTuple):
+    """Embedded photos of labelled listings, in any order; an entry a photo.
+
+    Attributes:
+        listing_ids: Which listing.
+        labels: The listing's category.
+        vectors: float16, (photos, width).
+    """
+
+    listing_ids: Sequence[str]
+    labels: Sequence[str]
+    vectors: npt.NDArray[np.float16]
+
+    def by_listing(self) -> "LabelledPhotos":
+        """The same photos, those of a listing one after another."""
+        order = sorted(range(len(self.labels)), key=lambda i: self.listing_ids[i])
+        return LabelledPhotos(
+            [self.listing_ids[i] for i in order],
+            [self.labels[i] for i in order],
+            self.vectors[order],
+        )
+
+
+@dataclass(frozen=True)
+class FittedBundle:
+    """A new model, how its head trained, and its figures on `val`."""
+
+    bundle: Bundle
+    training: HeadTraining
+    quality: Quality
+
+
+def fit_bundle(
+    backbone: Backbone,
+    taxonomy: Taxonomy,
+    train: LabelledPhotos,
+    val: LabelledPhotos,
+    *,
+    target_precision: float,
+    seed: int,
+    origin: dict[str, Any],
+) -> FittedBundle:
+    """Train a head on `train`, stop it early and calibrate it on `val`.
+
+    The head learns photo by photo; temperature and thresholds are chosen listing by listing, as
+    listings are what is scored.
+
+    Args:
+        backbone: What embedded the photos.
+        taxonomy: The tree of the labels.
+        train: Photos to learn from.
+        val: Photos of other listings.
+        target_precision: The share of assigned listings that is to be right.
+        seed: Of the order of photos.
+        origin: Facts about the data that go into the bundle.
+
+    Raises:
+        DataContractError: A label is not in the taxonomy, or there is too little to train on.
+    """
+    tree = ClassTree(taxonomy, train.labels)
+    ClassTree(taxonomy, [*train.labels, *val.labels])
+    val = val.by_listing()
+    known = np.array([label in tree.position for label in val.labels], np.bool_)
+    if not known.any():
+        raise DataContractError("no photo of the split val has a category of the split train")
+    training = train_head(
+        train.vectors,
+        _positions(tree, train.labels),
+        val.vectors[known],
+        _positions(tree, [label for label in val.labels if label in tree.position]),
+        classes=len(tree.classes),
+        seed=seed,
+    )
+    starts = [i for i, x in enumerate(val.listing_ids) if i == 0 or x != val.listing_ids[i - 1]]
+    counts = np.diff([*starts, len(val.listing_ids)])
+    labels = [val.labels[i] for i in starts]
+    logits = training.head.logits(fuse_photos(val.vectors, counts))
+    calibration = calibrate(logits, labels, tree, target_precision)
+    bundle = Bundle(backbone, training.head, tree, calibration, origin)
+    scores = score_listings(bundle, _listings(val, starts, counts))
+    return FittedBundle(
+        bundle, training, measure_quality(tree, labels, pa.Table.from_batches([scores]))
+    )
+
+
+def _positions(tree: ClassTree, labels: Sequence[str]) -> npt.NDArray[np.int64]:
+    return np.array([tree.position[label] for label in labels], np.int64)
+
+
+def _listings(
+    photos: LabelledPhotos, starts: list[int], counts: npt.NDArray[np.int64]
+) -> pa.RecordBatch:
+    embedded = [
+        {"image_index": i, "vector": vector.tobytes(), "reject_reason": None}
+        for i, vector in enumerate(photos.vectors)
+    ]
+    rows = [
+        {"listing_id": photos.listing_ids[start], "photos": embedded[start : start + count]}
+        for start, count in zip(starts, counts, strict=True)
+    ]
+    return pa.RecordBatch.from_pylist(rows, schema=LISTINGS)
