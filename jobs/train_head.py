@@ -2,8 +2,8 @@
 
     python -m jobs.train_head --manifest manifest --backbone timm:regnety_004 --taxonomy tree.csv
 
-Listings of the split `train` are learned from, those of `val` stop and calibrate the training;
-where no listing is in `val`, every seventh of `train` is held out for that, by the hash of its id.
+Listings of the split `train`, and of no split, are learned from; those of `val` stop and calibrate
+the training. Where none is in `val`, a seventh of the others is held out by the hash of their ids.
 """
 
 import hashlib
@@ -68,7 +68,7 @@ def train(settings: TrainHead) -> None:
     ds = settings.ds.isoformat() if settings.ds else None
     photos = read_photos(spark, settings.manifest, ds).where(
         F.col("category_id").isNotNull()
-        & F.col("split").isin("train", "val")
+        & F.coalesce("split", F.lit("train")).isin("train", "val")
         & F.col("listing_id").isNotNull()
     )
     parameters = settings.model_dump(exclude={"tracking_uri", "report"})
@@ -146,7 +146,7 @@ def _collect(photos: DataFrame) -> pa.Table:
 
 
 def _split(table: pa.Table, width: int) -> tuple[LabelledPhotos, LabelledPhotos]:
-    val = pc.equal(table.column("split"), "val")
+    val = pc.fill_null(pc.equal(table.column("split"), "val"), fill_value=False)
     if not pc.any(val).as_py():
         val = pa.array([_held_out(x) for x in table.column("listing_id").to_pylist()], pa.bool_())
     train_photos = _labelled(table.filter(pc.invert(val)), width)

@@ -22,14 +22,18 @@ from seer_model.bundle import Bundle, load_bundle
 
 __all__ = [
     "ResolvedBundle",
+    "aliased_version",
     "connect",
     "log_figures",
     "log_file",
+    "move_alias",
     "register_bundle",
     "requirements",
     "resolve_backbone",
     "resolve_bundle",
+    "tag_version",
     "tracked_run",
+    "version_tags",
 ]
 
 EXPERIMENT = "listing-categories"
@@ -138,15 +142,50 @@ def register_bundle(folder: Path, name: str) -> str:
             metadata={"bundle_digest": bundle.digest, "licence": bundle.backbone.licence},
         )
     registered = str(model.registered_model_version)
-    client = MlflowClient()
-    for key, value in {
+    tags = {
         "bundle_digest": bundle.digest,
         "licence": bundle.backbone.licence,
         "backbone": f"{bundle.backbone.architecture}: {bundle.backbone.origin}",
         "taxonomy_version": bundle.tree.taxonomy.version,
-    }.items():
-        client.set_model_version_tag(name, registered, key, value)
+    }
+    tag_version(name, registered, tags)
     return registered
+
+
+def tag_version(name: str, number: str, tags: Mapping[str, str]) -> None:
+    """Set tags of a registered version."""
+    for key, value in tags.items():
+        MlflowClient().set_model_version_tag(name, number, key, value)
+
+
+def version_tags(name: str, number: str) -> dict[str, str]:
+    """Tags of a registered version.
+
+    Raises:
+        SettingsError: There is no such version.
+    """
+    try:
+        return dict(MlflowClient().get_model_version(name, number).tags)
+    except MlflowException as error:
+        raise SettingsError(f"models:/{name}/{number}: {_one_line(error)}") from error
+
+
+def aliased_version(name: str, alias: str) -> str | None:
+    """The version that an alias stands for, or None.
+
+    Raises:
+        SettingsError: There is no such model.
+    """
+    try:
+        aliases = MlflowClient().get_registered_model(name).aliases
+    except MlflowException as error:
+        raise SettingsError(f"models:/{name}: {_one_line(error)}") from error
+    return str(aliases[alias]) if alias in aliases else None
+
+
+def move_alias(name: str, alias: str, number: str) -> None:
+    """Let an alias stand for a version."""
+    MlflowClient().set_registered_model_alias(name, alias, number)
 
 
 def requirements() -> list[str]:
