@@ -23,6 +23,7 @@ _COLOURS = {
 }
 _ROWS = {Decision.ASSIGNED: 6, Decision.NEEDS_REVIEW: 4, Decision.REJECTED: 2}
 _TILES = 48
+_WIDTH = 120
 
 
 def show_result(output: Path, ds: str, figures: dict[str, Any], tracking_uri: str) -> None:
@@ -41,7 +42,7 @@ def show_result(output: Path, ds: str, figures: dict[str, Any], tracking_uri: st
     sheet = output / "contact_sheet.png"
     draw_contact_sheet(_tiles(rows, photos)).save(sheet)
 
-    console = Console(soft_wrap=True)
+    console = Console(width=max(_WIDTH, Console().width), soft_wrap=True)
     console.print(_dozen(rows, labels))
     console.print(
         f"{figures['listings']} listings: {figures['assigned']} assigned, "
@@ -65,7 +66,7 @@ def show_result(output: Path, ds: str, figures: dict[str, Any], tracking_uri: st
 def _dozen(rows: list[dict[str, Any]], labels: dict[str, str | None]) -> Table:
     table = Table(box=box.SIMPLE_HEAD)
     for name in ("listing", "decision", "category", "score", "reason", "true category"):
-        table.add_column(name, no_wrap=name != "category", overflow="fold")
+        table.add_column(name, overflow="fold")
     for decision, count in _ROWS.items():
         chosen = [row for row in rows if row["decision"] == decision]
         for row in chosen[:: max(1, len(chosen) // count)][:count]:
@@ -90,8 +91,12 @@ def _category(row: dict[str, Any]) -> str:
 
 
 def _tiles(rows: list[dict[str, Any]], photos: list[dict[str, Any]]) -> list[Tile]:
+    rejected = {row["listing_id"]: dict(row["image_rejects"] or ()) for row in rows}
     first: dict[str, dict[str, Any]] = {}
-    for photo in sorted(photos, key=lambda photo: photo["image_index"]):
+    # The first photo that could be used, where there is one.
+    for photo in sorted(
+        photos, key=lambda p: (p["image_index"] in rejected[p["listing_id"]], p["image_index"])
+    ):
         first.setdefault(photo["listing_id"], photo)
     step = max(1, len(rows) // _TILES)
     return [

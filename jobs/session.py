@@ -29,9 +29,11 @@ _LOCAL_DEFAULTS = {
 
 
 def start_session(name: str) -> SparkSession:
-    """The session of spark-submit where there is one, else a local one on all cores.
+    """The session of spark-submit where there is one, else a local one.
 
-    What spark-submit or spark-defaults.conf sets is kept; the rest has defaults that suit photos.
+    What spark-submit sets, by flags or by its spark-defaults.conf, is kept; the rest has defaults
+    that suit photos. A local one is on all cores, or on those of `MASTER`, Spark's own variable
+    for that (`local[2]`).
     """
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     if "PYSPARK_GATEWAY_PORT" in os.environ:
@@ -42,7 +44,7 @@ def start_session(name: str) -> SparkSession:
     defaults = dict(_DEFAULTS)
     if not submitted.contains("spark.master"):
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
-        builder = builder.master("local[*]")
+        builder = builder.master(os.environ.get("MASTER", "local[*]"))
         defaults |= _LOCAL_DEFAULTS
     for key, value in defaults.items():
         if not submitted.contains(key):

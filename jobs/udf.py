@@ -53,7 +53,9 @@ def categorize_udf(model_uri: str, tracking_uri: str | None = None) -> Any:
     registry.connect(tracking_uri)
     model = registry.resolve_bundle(model_uri)
     name = ship_model(spark, model.folder, model.bundle.digest)
-    result = from_arrow_schema(pa.schema([SCORES.field(column) for column in _COLUMNS]))
+    result = from_arrow_schema(
+        pa.schema([SCORES.field(column).with_nullable(True) for column in _COLUMNS])
+    )
 
     @pandas_udf(result)  # type: ignore[call-overload,untyped-decorator]
     def categorize(batches: Iterator[pd.Series]) -> Iterator[pd.DataFrame]:
