@@ -62,7 +62,7 @@ def read_photos(spark: SparkSession, manifest: str, ds: str | None = None) -> Da
         if name not in frame.columns:
             frame = frame.withColumn(name, F.lit(None).cast(kind))
     frame = (
-        frame.withColumn("image_index", F.col("image_index").cast("int"))
+        frame.withColumn("image_index", F.col("image_index").try_cast("int"))
         .withColumn("problem", _problem())
         .withColumn("photo_key", _photo_key())
         .withColumn(

@@ -6,11 +6,11 @@ from enum import StrEnum
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from schemas.checks import check_rows, column_problems
 from schemas.errors import DataContractError
-from schemas.manifest import column_problems
 from schemas.rejects import RejectReason
 
-__all__ = ["CATEGORIES", "Decision", "check_categories", "check_rows"]
+__all__ = ["CATEGORIES", "Decision", "check_categories"]
 
 CATEGORIES: pa.Schema = pa.schema(
     [
@@ -127,35 +127,6 @@ def check_categories(table: pa.Table, where: str) -> None:
             f"{where}: column listing_id: {entry['values']!r} is in {entry['counts']} rows, "
             "expected one row a listing"
         )
-
-
-def check_rows(
-    table: pa.Table,
-    key: str,
-    where: str,
-    rules: Iterable[tuple[str, pa.ChunkedArray, str]],
-) -> None:
-    """Stop at the first rule that a row breaks.
-
-    Args:
-        table: The rows, shape (n,).
-        key: The column that names a row to a person.
-        where: What was read, to begin the error message with.
-        rules: For each rule the column it is about, a boolean mask of shape (n,) that is true for
-            the rows that break it (null counts as false), and what was expected.
-
-    Raises:
-        DataContractError: A mask has a true value; the message gives the first such row.
-    """
-    for column, broken, expected in rules:
-        row = pc.index(broken, True).as_py()
-        if row >= 0:
-            value = table[column][row].as_py()
-            found = "null" if value is None else repr(value)
-            raise DataContractError(
-                f"{where}: column {column} is {found}, expected {expected} "
-                f"({key} {table[key][row].as_py()!r}, row {row})"
-            )
 
 
 def _not_in(column: pa.ChunkedArray, names: Iterable[str]) -> pa.ChunkedArray:

@@ -3,9 +3,8 @@
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.categories import check_rows
+from schemas.checks import check_rows, column_problems
 from schemas.errors import DataContractError
-from schemas.manifest import column_problems
 from schemas.rejects import RejectReason
 
 __all__ = ["EMBEDDINGS", "check_embeddings"]

@@ -1,12 +1,11 @@
 """The manifest: one row a photo, the input of every job."""
 
-from collections.abc import Collection
-
 import pyarrow as pa
 
+from schemas.checks import column_problems
 from schemas.errors import DataContractError
 
-__all__ = ["MANIFEST", "check_manifest", "column_problems"]
+__all__ = ["MANIFEST", "check_manifest"]
 
 MANIFEST: pa.Schema = pa.schema(
     [
@@ -50,53 +49,3 @@ def check_manifest(schema: pa.Schema, where: str) -> None:
         )
     if problems:
         raise DataContractError(f"{where}: {'; '.join(problems)}")
-
-
-def column_problems(schema: pa.Schema, expected: pa.Schema, required: Collection[str]) -> list[str]:
-    """Compare columns with the expected ones, by name and type; extra columns are ignored.
-
-    Types that differ only in how Arrow lays out the same values are equal: large, view and
-    dictionary-encoded strings and binaries, large lists, timestamps of any unit and zone, and the
-    nullability and inner field names of lists and maps. Struct fields keep their names.
-
-    Args:
-        schema: The columns found.
-        expected: The columns to look for.
-        required: Names of the expected columns that must be there.
-
-    Returns:
-        One clause for each problem, saying the column, what was found and what was expected.
-    """
-    problems = []
-    for field in expected:
-        count = schema.names.count(field.name)
-        if count > 1:
-            problems.append(f"column {field.name} appears {count} times, expected once")
-        elif count == 1:
-            found = schema.field(field.name).type
-            if _plain(found) != _plain(field.type):
-                problems.append(f"column {field.name} is {found}, expected {field.type}")
-        elif field.name in required:
-            problems.append(f"column {field.name} is missing, expected {field.type}")
-    return problems
-
-
-def _plain(kind: pa.DataType) -> pa.DataType:
-    """The plainest type that holds the same values as `kind`."""
-    is_a = pa.types
-    plain = kind
-    if is_a.is_dictionary(kind):
-        plain = _plain(kind.value_type)
-    elif is_a.is_large_string(kind) or is_a.is_string_view(kind):
-        plain = pa.string()
-    elif is_a.is_large_binary(kind) or is_a.is_binary_view(kind):
-        plain = pa.binary()
-    elif is_a.is_timestamp(kind):
-        plain = pa.timestamp("us", tz="UTC")
-    elif is_a.is_list(kind) or is_a.is_large_list(kind):
-        plain = pa.list_(_plain(kind.value_type))
-    elif is_a.is_map(kind):
-        plain = pa.map_(_plain(kind.key_type), _plain(kind.item_type))
-    elif is_a.is_struct(kind):
-        plain = pa.struct([(field.name, _plain(field.type)) for field in kind])
-    return plain

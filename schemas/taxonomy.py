@@ -8,8 +8,8 @@ from typing import Self
 
 import pyarrow as pa
 
+from schemas.checks import column_problems
 from schemas.errors import TaxonomyError
-from schemas.manifest import column_problems
 
 __all__ = ["TAXONOMY", "Category", "Taxonomy"]
 

@@ -1,0 +1,116 @@
+"""How well real listings are categorized: grocery and clothing, their own taxonomies and Shopify's.
+
+    python benchmarks/real_listings.py --data ../shared/data --backbone timm:regnety_004
+
+For each data set: manifest, head from `train` and `val`, then the listings of the split that
+neither saw are categorized by the job and compared with their labels. Prints a Markdown table and
+writes it as JSON.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jobs import build_manifest, categorize_listings, evaluate_challenger, train_head
+
+DS = "2026-01-01"
+COLUMNS = ("listings", "top1", "top5", "parent", "coverage", "precision", "calibration_error")
+
+
+@dataclass(frozen=True)
+class Task:
+    """A data set, its taxonomy, and the split to categorize."""
+
+    name: str
+    folder: str
+    split: str
+    taxonomy: str
+    label_map: bool = False
+
+
+SHOPIFY = "taxonomy/shopify/dist_en_categories.txt"
+TASKS = (
+    Task("grocery", "grocery", "test", "grocery/taxonomy.csv"),
+    Task("grocery, Shopify's tree", "grocery", "test", SHOPIFY, label_map=True),
+    Task("clothing", "clothing", "extra_train", "clothing/taxonomy.csv"),
+    Task("clothing, Shopify's tree", "clothing", "extra_train", SHOPIFY, label_map=True),
+)
+
+
+def run(task: Task, data: Path, work: Path, backbone: str) -> dict[str, Any]:
+    """Run the jobs for one task; returns the quality figures and the job's counts."""
+    images, name = data / task.folder, task.name.replace(" ", "-").replace(",", "")
+    manifest, bundle = work / name / "manifest", work / name / "bundle"
+    common = ["--tracking-uri", f"sqlite:///{work / 'mlflow.db'}"]
+    store = ["--embeddings", str(work / "embeddings")]
+    mapping = ["--label-map", str(images / "taxonomy.csv")] if task.label_map else []
+    call(
+        build_manifest.main,
+        ["--images", str(images), "--listings", str(images / "listings.csv"), *mapping],
+        ["--output", str(manifest), "--ds", DS],
+    )
+    call(
+        train_head.main,
+        ["--manifest", str(manifest), "--taxonomy", str(data / task.taxonomy)],
+        ["--backbone", backbone, "--output", str(bundle), *store, *common],
+    )
+    report = work / name / "categorized.json"
+    new = work / name / "new"
+    call(
+        build_manifest.main,
+        ["--images", str(images), "--listings", str(images / "listings.csv"), *mapping],
+        ["--output", str(new), "--ds", DS, "--split", task.split],
+    )
+    call(
+        categorize_listings.main,
+        ["--manifest", str(new), "--ds", DS, "--model", str(bundle)],
+        ["--output", str(work / name / "categories"), "--report", str(report), *store, *common],
+    )
+    evaluation = work / name / "evaluation.json"
+    call(
+        evaluate_challenger.main,
+        ["--manifest", str(new), "--challenger", str(bundle), "--splits", task.split],
+        ["--report", str(evaluation), *store, *common],
+    )
+    counts = json.loads(report.read_text(encoding="utf-8"))
+    quality = json.loads(evaluation.read_text(encoding="utf-8"))["challenger"]
+    return {"task": task.name, **quality, "counts": counts}
+
+
+def call(job: Any, *parts: list[str]) -> None:
+    """Run a job's main; a failure ends the benchmark."""
+    code = job([argument for part in parts for argument in part])
+    if code:
+        sys.exit(code)
+
+
+def main() -> None:
+    """Run all tasks and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--backbone", default="timm:regnety_004")
+    parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
+    arguments = parser.parse_args()
+    if not arguments.data.is_dir():
+        parser.error(f"--data {arguments.data}: no such folder")
+    with tempfile.TemporaryDirectory(prefix="seer-bench-") as folder:
+        results = [run(task, arguments.data, Path(folder), arguments.backbone) for task in TASKS]
+    arguments.results.mkdir(parents=True, exist_ok=True)
+    record = {"backbone": arguments.backbone, "results": results}
+    path = arguments.results / "real_listings.json"
+    path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    print("| listings of | " + " | ".join(name.replace("_", " ") for name in COLUMNS) + " |")
+    print("|---|" + "--:|" * len(COLUMNS))
+    for result in results:
+        cells = [result[name] for name in COLUMNS]
+        shown = ["-" if c is None else f"{c:.3f}" if isinstance(c, float) else c for c in cells]
+        print(f"| {result['task']} | " + " | ".join(map(str, shown)) + " |")
+    print(f"\nWritten to {path}")
+
+
+if __name__ == "__main__":
+    main()
