@@ -18,7 +18,16 @@ from typing import Any
 from jobs import build_manifest, categorize_listings, evaluate_challenger, train_head
 
 DS = "2026-01-01"
-COLUMNS = ("listings", "top1", "top5", "parent", "coverage", "precision", "calibration_error")
+COLUMNS = (
+    "listings",
+    "known",
+    "top1",
+    "top5",
+    "parent",
+    "coverage",
+    "precision",
+    "calibration_error",
+)
 
 
 @dataclass(frozen=True)

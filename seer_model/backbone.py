@@ -158,7 +158,12 @@ def load_backbone(folder: Path) -> Backbone:
         licence=str(record["licence"]),
         origin=str(record["origin"]),
         weights=load_tensors(weights),
-        width=int(record["width"]),
+        width=record["width"],
     )
-    backbone.build()
+    width = backbone.build().num_features
+    if record["width"] != width:
+        raise BundleError(
+            f"{folder / 'backbone.json'}: the width of {backbone.architecture} is {width}, "
+            f"not {record['width']!r}"
+        )
     return backbone

@@ -62,6 +62,9 @@ def calibrate(
     took: the least score above which the precision's lower confidence bound still meets the
     target, so that few listings on `val` do not promise more than they can show.
 
+    A level with one category above all classes gets no threshold: its score is 1 whatever the photo
+    shows, and assigning it would say nothing.
+
     Args:
         logits: float32, (listings, classes), as the head gives for fused listings.
         labels: The listings' true categories; one that is no class counts as wrong at its level.
@@ -80,7 +83,11 @@ def calibrate(
             [tree.covers(level.categories[found.position[i]], labels[int(i)]) for i in rows],
             np.bool_,
         )
-        threshold = _least_safe_score(found.score[rows], right, target_precision)
+        threshold = (
+            None
+            if len(level.starts) == 1
+            else _least_safe_score(found.score[rows], right, target_precision)
+        )
         thresholds.append(threshold)
         if threshold is not None:
             open_rows &= found.score < threshold

@@ -23,8 +23,10 @@ class Quality:
 
     Attributes:
         listings: Labelled listings.
-        photographed: Those of them with a usable photo; the other figures but coverage are
-            over these.
+        photographed: Those of them with a usable photo; top-1, top-5, parent and calibration
+            error are over these.
+        known: The label is one of the classes, of all labelled listings; the others can be right
+            only by an ancestor.
         top1: The best class is the label.
         top5: The label is among the best five classes.
         parent: The best class and the label have the same parent.
@@ -38,6 +40,7 @@ class Quality:
 
     listings: int
     photographed: int
+    known: float
     top1: float
     top5: float
     parent: float
@@ -77,6 +80,7 @@ def measure_quality(tree: ClassTree, labels: Sequence[str], scores: pa.Table) ->
     return Quality(
         listings=len(labels),
         photographed=len(read),
+        known=_share([label in tree.position for label in labels]),
         top1=_share(hits),
         top5=_share([labels[i] in {c["category_id"] for c in candidates[i]} for i in read]),
         parent=_share([_parent(tree, best[i]) == _parent(tree, labels[i]) for i in read]),

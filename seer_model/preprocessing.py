@@ -44,6 +44,8 @@ class Preprocessing:
         Raises:
             BundleError: A key is missing or unknown, or a value is of the wrong type or absurd.
         """
+        if not isinstance(record, Mapping):
+            raise BundleError(f"preprocessing: must be an object with keys, not {record!r}")
         if record.keys() != {"image_size", "mean", "std"}:
             raise BundleError(
                 "preprocessing: the keys must be image_size, mean and std, "
