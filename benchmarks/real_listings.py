@@ -29,6 +29,8 @@ COLUMNS = (
     "calibration_error",
 )
 
+COUNTS = ("listings", "assigned", "needs_review", "rejected", "photos", "photos_used")
+
 
 @dataclass(frozen=True)
 class Task:
@@ -85,8 +87,10 @@ def run(task: Task, data: Path, work: Path, backbone: str) -> dict[str, Any]:
         ["--manifest", str(new), "--challenger", str(bundle), "--splits", task.split],
         ["--report", str(evaluation), *store, *common],
     )
-    counts = json.loads(report.read_text(encoding="utf-8"))
+    figures = json.loads(report.read_text(encoding="utf-8"))
+    counts = {name: figures[name] for name in COUNTS}
     quality = json.loads(evaluation.read_text(encoding="utf-8"))["challenger"]
+    del quality["model"]
     return {"task": task.name, **quality, "counts": counts}
 
 
