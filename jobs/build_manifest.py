@@ -36,6 +36,7 @@ _SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".mpo"}
 )
 _ROW_GROUP = 1000
+_INDEX_DIGITS = 9
 
 
 class BuildManifest(JobSettings):
@@ -76,9 +77,10 @@ def build_manifest(settings: BuildManifest) -> None:
         for row in rows:
             row["category_id"] = labels.get(row["category_id"])
     counts: Counter[str] = Counter()
-    with hold_partition(settings.output, settings.ds.isoformat(), uuid.uuid4().hex) as partition:
+    run_id = uuid.uuid4().hex
+    with hold_partition(settings.output, settings.ds.isoformat(), run_id) as partition:
         partition.staged.mkdir()
-        with pq.ParquetWriter(partition.staged / "part-00000.parquet", MANIFEST) as writer:
+        with pq.ParquetWriter(partition.staged / f"part-{run_id}.parquet", MANIFEST) as writer:
             for group in _with_photos(rows, settings):
                 writer.write_table(pa.Table.from_pylist(group, MANIFEST))
                 counts["photos"] += len(group)
@@ -98,7 +100,7 @@ def build_manifest(settings: BuildManifest) -> None:
 
 def _from_folder(images: Path) -> Iterator[dict[str, Any]]:
     for path in sorted(images.rglob("*")):
-        if path.suffix.lower() in _SUFFIXES:
+        if path.suffix.lower() in _SUFFIXES and not path.is_dir():
             name = path.relative_to(images).as_posix()
             yield {
                 "listing_id": name,
@@ -117,8 +119,11 @@ def _from_csv(listings: Path) -> Iterator[dict[str, Any]]:
             raise DataContractError(f"{listings}, line {line}: listing_id or path is empty")
         index = row.get("image_index") or str(indexes[listing])
         indexes[listing] += 1
-        if not index.isdecimal():
-            raise DataContractError(f"{listings}, line {line}: image_index {index!r} is no number")
+        if not index.isdecimal() or len(index) > _INDEX_DIGITS:
+            raise DataContractError(
+                f"{listings}, line {line}: image_index {index[:20]!r} is no number of at most "
+                f"{_INDEX_DIGITS} digits"
+            )
         yield {
             "listing_id": listing,
             "image_index": int(index),
@@ -135,11 +140,16 @@ def _read_csv(path: Path, required: Sequence[str]) -> Iterator[tuple[int, dict[s
         raise SettingsError(f"{path}: {error.strerror}") from error
     with file:
         reader = csv.DictReader(file)
-        missing = [name for name in required if name not in (reader.fieldnames or ())]
-        if missing:
-            raise DataContractError(f"{path}: no column {', '.join(missing)}")
-        for row in reader:
-            yield reader.line_num, row
+        try:
+            missing = [name for name in required if name not in (reader.fieldnames or ())]
+            if missing:
+                raise DataContractError(f"{path}: no column {', '.join(missing)}")
+            for row in reader:
+                yield reader.line_num, row
+        except UnicodeDecodeError as error:
+            raise DataContractError(f"{path}: not UTF-8 text; save it as UTF-8") from error
+        except csv.Error as error:
+            raise DataContractError(f"{path}, after line {reader.line_num}: {error}") from error
 
 
 def _read_label_map(path: Path, column: str) -> dict[str | None, str | None]:

@@ -23,7 +23,7 @@ from jobs.progress import show_progress
 from jobs.publish import hold_partition
 from jobs.report import write_report
 from jobs.scoring import score_photos
-from jobs.session import start_session
+from jobs.session import local_uri, start_session
 from jobs.settings import JobSettings, run_job
 from jobs.worker import ship_model
 from schemas.categories import CATEGORIES, Decision
@@ -71,8 +71,8 @@ def categorize(settings: CategorizeListings) -> None:
             )
             rows = _with_origin(score_photos(embedded.photos, shipped), model, run_id)
             with show_progress(spark, "scoring listings"):
-                rows.write.parquet(str(partition.staged))
-            staged = spark.read.parquet(str(partition.staged))
+                rows.write.parquet(local_uri(partition.staged))
+            staged = spark.read.parquet(local_uri(partition.staged))
             counts = _check_counts(photos, staged)
             seconds = perf_counter() - started
             partition.publish()

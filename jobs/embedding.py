@@ -1,10 +1,12 @@
 """Embedding on Spark: every photo of a manifest to its vector, from the store where it has one.
 
-A store is a folder of Parquet files under `backbone=DIGEST`, so that every backbone has its own.
+A store is a folder of Parquet files under `backbone=DIGEST/run=ID`: every backbone has its own, and
+runs that add to it at the same time do not meet (Spark clears the folder that it has written to).
 """
 
 import logging
 import math
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,7 @@ from pyspark.sql import functions as F  # noqa: N812
 from pyspark.sql.pandas.functions import pandas_udf
 
 from jobs.progress import show_progress
+from jobs.session import local_uri
 from jobs.worker import load_embedder, task_device
 from schemas.rejects import RejectReason
 from seer_model.embedder import PhotoSource
@@ -74,14 +77,17 @@ def embed_photos(
                 *keep, "photo_key", "storable", embed("image_uri", "image_bytes").alias("embedded")
             )
             .select(*keep, "photo_key", "storable", "embedded.*")
-            .write.parquet(str(work))
+            .write.parquet(local_uri(work))
         )
-    fresh = spark.read.parquet(str(work))
+    fresh = spark.read.parquet(local_uri(work))
     devices = {row["device"]: row["count"] for row in fresh.groupBy("device").count().collect()}
-    if store is not None:
+    if store is not None and count:
         _append(fresh, store, digest)
-    settled = joined.where(~is_open).withColumn(
-        "reject_reason", F.coalesce("problem", "reject_reason")
+    # A row whose source is wrong may carry the key of a photo that the store knows.
+    settled = (
+        joined.where(~is_open)
+        .withColumn("vector", F.when(F.col("problem").isNull(), F.col("vector")))
+        .withColumn("reject_reason", F.coalesce("problem", "reject_reason"))
     )
     columns = [*keep, "vector", "reject_reason"]
     return EmbeddedPhotos(settled.select(*columns).union(fresh.select(*columns)), count, devices)
@@ -112,7 +118,7 @@ def _read_store(spark: SparkSession, store: Path | None, digest: str) -> DataFra
     if store is None or not _folder(store, digest).is_dir():
         frame = spark.createDataFrame([], schema)
     else:
-        frame = spark.read.schema(schema).parquet(str(_folder(store, digest)))
+        frame = spark.read.schema(schema).parquet(local_uri(_folder(store, digest))).drop("run")
     return frame.withColumnRenamed("image_key", "photo_key").dropDuplicates(["photo_key"])
 
 
@@ -127,6 +133,5 @@ def _append(fresh: DataFrame, store: Path, digest: str) -> None:
             "vector",
             "reject_reason",
         )
-        .write.mode("append")
-        .parquet(str(_folder(store, digest)))
+        .write.parquet(local_uri(_folder(store, digest) / f"run={uuid.uuid4().hex}"))
     )

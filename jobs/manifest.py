@@ -1,5 +1,6 @@
 """Reading a manifest with Spark: contract first, then one normalised row a photo."""
 
+from py4j.protocol import Py4JJavaError
 from pyspark.errors import AnalysisException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812
@@ -57,12 +58,17 @@ def read_photos(spark: SparkSession, manifest: str, ds: str | None = None) -> Da
         if condition == "PATH_NOT_FOUND":
             raise DataContractError(f"{path}: no such manifest") from error
         raise DataContractError(f"{path}: not a Parquet manifest ({condition})") from error
+    except Py4JJavaError as error:
+        if "FAILED_READ_FILE" not in str(error):
+            raise
+        raise DataContractError(f"{path}: a file in it is no Parquet, or damaged") from error
     check_manifest(to_arrow_schema(frame.schema, timezone="UTC"), path)
     for name, kind in _OPTIONAL.items():
         if name not in frame.columns:
             frame = frame.withColumn(name, F.lit(None).cast(kind))
     frame = (
         frame.withColumn("image_index", F.col("image_index").try_cast("int"))
+        .withColumn("image_key", F.nullif(F.col("image_key"), F.lit("")))
         .withColumn("problem", _problem())
         .withColumn("photo_key", _photo_key())
         .withColumn(

@@ -7,8 +7,12 @@
 
 A run writes its own folder; publishing replaces the link, which the file system does atomically, so
 that a reader sees the old rows or the new ones. Whatever no link points to is left over from a run
-that ended early, and the next run removes it: there is no journal, since the link is the record.
-Spark, pyarrow and pandas pass over names that begin with an underscore.
+that ended early or was replaced, and the next run removes it: there is no journal, since the link
+is the record. Spark, pyarrow and pandas pass over names that begin with an underscore.
+
+A reader that lists the files and opens them by name goes through the link twice; if the swap falls
+between, its files are gone and it has to read again. One that resolves the link first
+(`os.path.realpath`) reads one run, whole: the replaced run stays until the next run begins.
 """
 
 import fcntl
@@ -31,7 +35,8 @@ class Partition:
 
     Attributes:
         link: What readers open.
-        staged: Where this run writes its rows.
+        staged: Where this run writes its rows, in files whose names no other run uses: a reader may
+            list the files of one run and open them once the next is published.
         work: Where this run may write what it needs on the way.
     """
 
@@ -47,16 +52,10 @@ class Partition:
         # Rows first, then the link to them: a power cut between the two leaves the old link.
         os.sync()
         fresh.replace(self.link)
-        self.clean()
 
-    def clean(self) -> None:
-        """Remove what no link points to."""
-        published = self.link.resolve() if self.link.exists() else None
-        for path in self.staged.parent.iterdir():
-            if path.is_symlink():
-                path.unlink()
-            elif path.resolve() != published:
-                shutil.rmtree(path)
+    def is_published(self, run: Path) -> bool:
+        """Whether readers see the rows in this folder."""
+        return run.resolve() == self.link.resolve()
 
 
 @contextmanager
@@ -86,11 +85,22 @@ def hold_partition(output: Path, ds: str, run_id: str) -> Iterator[Partition]:
         file.write(f"run {run_id}, process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
         partition = Partition(link, runs / run_id, runs / f"{run_id}.work")
-        partition.clean()
+        for path in runs.iterdir():
+            if not partition.is_published(path):
+                _remove(path)
         try:
             yield partition
         finally:
-            partition.clean()
+            _remove(partition.work)
+            if not partition.is_published(partition.staged):
+                _remove(partition.staged)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _lock(descriptor: int, path: Path) -> None:

@@ -2,15 +2,16 @@
 
 import os
 import sys
+from pathlib import Path
 
 from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
-__all__ = ["start_session"]
+__all__ = ["local_uri", "start_session"]
 
 _DEFAULTS = {
     # Workers must run this interpreter and keep the model between tasks.
-    "spark.python.worker.reuse": "true",
+    "spark.python.worker.reuse": "false",
     # Batches bounded by bytes as well: a photo in the manifest may be megabytes.
     "spark.sql.execution.arrow.maxRecordsPerBatch": "256",
     "spark.sql.execution.arrow.maxBytesPerBatch": str(64 << 20),
@@ -52,3 +53,11 @@ def start_session(name: str) -> SparkSession:
     session: SparkSession = builder.getOrCreate()
     session.sparkContext.setLogLevel("ERROR")
     return session
+
+
+def local_uri(path: Path) -> str:
+    """A path as Spark must be given it: one without a scheme is on the cluster's file system.
+
+    Hadoop takes what follows the scheme literally, so unlike `Path.as_uri` this escapes nothing.
+    """
+    return f"file://{path.absolute()}"

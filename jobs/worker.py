@@ -3,7 +3,9 @@
 The driver sends a model's folder as one archive; every executor fetches and unpacks it once.
 """
 
+import atexit
 import logging
+import shutil
 import tempfile
 import zipfile
 from functools import lru_cache
@@ -44,7 +46,10 @@ def ship_model(spark: SparkSession, folder: Path, digest: str) -> str:
     name = f"model-{digest[:16]}"
     context = spark.sparkContext
     if not any(archive.endswith(f"#{name}") for archive in context.listArchives):
-        archive = Path(tempfile.mkdtemp(prefix="seer-")) / f"{name}.zip"
+        scratch = tempfile.mkdtemp(prefix="seer-")
+        # Executors may come and fetch it as long as this process lives.
+        atexit.register(shutil.rmtree, scratch, ignore_errors=True)
+        archive = Path(scratch) / f"{name}.zip"
         # Weights do not compress.
         with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as file:
             for path in sorted(folder.rglob("*")):

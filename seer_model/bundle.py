@@ -9,6 +9,7 @@
 `bundle.json` holds the SHA-256 of every other file, so its own SHA-256 is the bundle's digest.
 """
 
+import math
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,7 +68,7 @@ def save_bundle(bundle: Bundle, folder: Path) -> Bundle:
     Raises:
         BundleError: The folder exists and is not a bundle, and so is not overwritten.
     """
-    if folder.exists() and any(folder.iterdir()):
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         if not (folder / "bundle.json").is_file():
             raise BundleError(f"{folder}: exists and is not a bundle; choose another folder")
         shutil.rmtree(folder)
@@ -108,7 +109,7 @@ def load_bundle(folder: Path) -> Bundle:
     path = folder / "bundle.json"
     record = read_json(path)
     major = str(record.get("format", "")).partition(".")[0]
-    if not major.isdigit():
+    if not major.isdecimal():
         raise BundleError(f"{path}: no format version; this is not a model bundle")
     if int(major) > int(FORMAT.partition(".")[0]):
         raise BundleError(
@@ -132,11 +133,15 @@ def load_bundle(folder: Path) -> Bundle:
         raise BundleError(f"{path}: {type(error).__name__}: {error}") from error
     if tree.classes != classes:
         raise BundleError(f"{path}: the classes are not in the order of the taxonomy")
+    if tree.taxonomy.digest != record.get("taxonomy_digest"):
+        raise BundleError(f"{path}: taxonomy_digest is not that of taxonomy.parquet")
     if len(calibration.thresholds) != len(tree.levels):
         raise BundleError(
             f"{path}: {len(calibration.thresholds)} thresholds for {len(tree.levels)} levels"
         )
     backbone = load_backbone(folder / "backbone")
+    if backbone.licence != record.get("licence"):
+        raise BundleError(f"{path}: licence is not that of the backbone, {backbone.licence}")
     head = _load_head(folder / "head.safetensors", len(classes), backbone.width)
     return Bundle(backbone, head, tree, calibration, training, digest_file(path))
 
@@ -151,7 +156,12 @@ def _load_taxonomy(folder: Path) -> Taxonomy:
 
 def _calibration(record: dict[str, Any]) -> Calibration:
     thresholds = tuple(None if t is None else float(t) for t in record["thresholds"])
-    return Calibration(float(record["temperature"]), thresholds, float(record["target_precision"]))
+    temperature = float(record["temperature"])
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"temperature must be above 0, not {temperature}")
+    if not all(t is None or math.isfinite(t) for t in thresholds):
+        raise ValueError(f"thresholds must be finite, not {thresholds}")
+    return Calibration(temperature, thresholds, float(record["target_precision"]))
 
 
 def _load_head(path: Path, classes: int, width: int) -> LinearHead:

@@ -76,7 +76,8 @@ def measure_quality(tree: ClassTree, labels: Sequence[str], scores: pa.Table) ->
     hits = np.array([best[i] == labels[i] for i in read], np.bool_)
     confidence = np.array([candidates[i][0]["score"] for i in read], np.float64)
     right = [tree.covers(categories[i], labels[i]) for i in assigned]
-    leaf = [categories[i] == labels[i] or categories[i] == best[i] for i in assigned]
+    above_a_class = {a for c in tree.classes for a in tree.taxonomy.ancestors(c)}
+    leaf = [categories[i] not in above_a_class for i in assigned]
     return Quality(
         listings=len(labels),
         photographed=len(read),

@@ -244,7 +244,8 @@ def resolve_backbone(uri: str) -> Backbone:
 
 
 def _inside(folder: Path, name: str, uri: str) -> Path:
-    for candidate in (folder, folder / "artifacts" / "bundle"):
+    # MLflow keeps a logged folder under `artifacts`, by the name that it had.
+    for candidate in (folder, *sorted(folder.glob("artifacts/*"))):
         if (candidate / name).is_file():
             return candidate
     raise SettingsError(f"{uri}: holds no model bundle (no {name})")

@@ -1,0 +1,184 @@
+"""One Spark session on two cores, a tiny model, photos that work and photos that do not."""
+
+import io
+import json
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image, ImageDraw
+from pyspark.sql import SparkSession
+
+from jobs import categorize_listings
+from jobs.session import start_session
+from schemas.categories import check_categories
+from schemas.manifest import MANIFEST
+from schemas.taxonomy import Category, Taxonomy
+from seer_model.backbone import random_backbone
+from seer_model.bundle import Bundle, load_bundle, save_bundle
+from seer_model.calibration import Calibration
+from seer_model.embedder import PhotoEmbedder, PhotoSource
+from seer_model.training import LabelledPhotos, fit_bundle
+
+ROOT = Path(__file__).parents[2]
+DS = "2026-11-25"
+COLOURS = {
+    "warm/red": (205, 40, 40),
+    "warm/yellow": (225, 190, 40),
+    "cold/blue": (40, 60, 200),
+    "cold/green": (40, 160, 70),
+}
+
+Row = Mapping[str, Any]
+
+
+@pytest.fixture(scope="session")
+def spark() -> Iterator[SparkSession]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MASTER", "local[2]")
+        # Python workers find the packages whatever folder pytest was started in, and no GPU, so
+        # that they compute as this process does.
+        patch.setenv("PYTHONPATH", str(ROOT))
+        patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        session = start_session("tests")
+        yield session
+        session.stop()
+
+
+@pytest.fixture(scope="session")
+def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One database for all tests: to make its tables takes seconds."""
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
+
+
+@pytest.fixture(scope="session")
+def draw_photo() -> Callable[..., bytes]:
+    """Draws a photo of about the colour of a category, another for every seed."""
+
+    def draw(category_id: str, seed: int = 0, form: str = "JPEG", spread: float = 50) -> bytes:
+        rng = np.random.default_rng(seed)
+        colour = np.array(COLOURS[category_id]) + rng.normal(0, spread, 3)
+        pixels = np.clip(colour + rng.normal(0, 10, (72, 96, 3)), 0, 255).astype(np.uint8)
+        image = Image.fromarray(pixels)
+        x, y = rng.integers(5, 60, 2).tolist()
+        patch = tuple(rng.integers(0, 255, 3).tolist())
+        ImageDraw.Draw(image).rectangle((x, y, x + 20, y + 12), fill=patch)
+        buffer = io.BytesIO()
+        image.save(buffer, form)
+        return buffer.getvalue()
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def broken_photos(draw_photo: Callable[..., bytes]) -> dict[str, bytes]:
+    """Bytes that cannot be used, by the reason that must be given for them."""
+    png = draw_photo("warm/red", form="PNG")
+    jpeg = draw_photo("warm/red")
+    header = b"IHDR" + (60_000).to_bytes(4) * 2 + png[24:29]
+    return {
+        "unreadable": png[:40] + bytes(80) + png[120:],
+        "truncated": jpeg[: len(jpeg) // 2],
+        "empty_file": b"",
+        "not_an_image": b"<!DOCTYPE html><html><body>404</body></html>",
+        "too_large": png[:12] + header + zlib.crc32(header).to_bytes(4) + png[33:],
+    }
+
+
+@pytest.fixture(scope="session")
+def bundle_folder(
+    draw_photo: Callable[..., bytes], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A model of two tops with two colours each, whose thresholds leave something for review."""
+    backbone = random_backbone("regnety_002", image_size=64)
+    embedder = PhotoEmbedder(backbone)
+    tops = [Category(top, (top.title(),), None) for top in ("warm", "cold")]
+    leaves = [
+        Category(name, tuple(name.title().split("/")), name.partition("/")[0]) for name in COLOURS
+    ]
+
+    def label(count: int, seed: int) -> LabelledPhotos:
+        names = [name for name in COLOURS for _ in range(count)]
+        photos = [draw_photo(name, seed + i) for i, name in enumerate(names)]
+        embedded = embedder.embed(PhotoSource(None, photo) for photo in photos)
+        vectors = [photo.vector for photo in embedded if photo.vector is not None]
+        return LabelledPhotos([str(seed + i) for i in range(len(names))], names, np.stack(vectors))
+
+    fitted = fit_bundle(
+        backbone,
+        Taxonomy([*tops, *leaves], "2026-01"),
+        label(12, seed=1000),
+        label(12, seed=2000),
+        target_precision=0.8,
+        seed=0,
+        origin={"manifest": "drawn"},
+    ).bundle
+    calibration = Calibration(fitted.calibration.temperature, (0.8, 0.75), 0.8)
+    folder = tmp_path_factory.mktemp("model") / "colours"
+    save_bundle(replace(fitted, calibration=calibration), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bundle(bundle_folder: Path) -> Bundle:
+    return load_bundle(bundle_folder)
+
+
+@pytest.fixture(scope="session")
+def write_manifest() -> Callable[..., Path]:
+    """Writes rows as a partition of a manifest, with nulls wherever a bad producer puts them."""
+    schema = pa.schema([field.with_nullable(True) for field in MANIFEST])
+
+    def write(
+        manifest: Path, rows: Iterable[Row], ds: str = DS, schema: pa.Schema = schema
+    ) -> Path:
+        partition = manifest / f"ds={ds}"
+        partition.mkdir(parents=True, exist_ok=True)
+        table = pa.Table.from_pylist(list(rows), schema=schema)
+        pq.write_table(table, partition / "part-0.parquet")
+        return manifest
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def categorize(
+    spark: SparkSession, bundle_folder: Path, tracking_uri: str
+) -> Callable[..., dict[str, Any]]:
+    """Runs the job in this process and gives its report; `code` is the exit code expected."""
+
+    def run(manifest: Path, output: Path | str, *flags: str, code: int = 0) -> dict[str, Any]:
+        report = manifest.parent / "report.json"
+        report.unlink(missing_ok=True)
+        options = {
+            "manifest": manifest,
+            "ds": DS,
+            "model": bundle_folder,
+            "output": output,
+            "tracking-uri": tracking_uri,
+            "report": report,
+        }
+        argv = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+        assert categorize_listings.main([*argv, *flags]) == code
+        assert report.exists() == (code == 0)
+        return json.loads(report.read_text(encoding="utf-8")) if code == 0 else {}
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def read_categories() -> Callable[[Path], pa.Table]:
+    """Reads what readers see, checked, by listing."""
+
+    def read(output: Path) -> pa.Table:
+        table = pq.read_table(output / f"ds={DS}").sort_by("listing_id")
+        check_categories(table, str(output))
+        return table
+
+    return read

@@ -1,0 +1,36 @@
+from pathlib import Path
+
+import pytest
+from pyspark.sql import SparkSession
+
+from jobs.session import local_uri, start_session
+
+pytestmark = pytest.mark.spark
+
+
+def test_local_session_is_on_the_cores_of_master(spark: SparkSession) -> None:
+    assert spark.sparkContext.master == "local[2]"
+    assert spark.sparkContext.defaultParallelism == 2
+
+
+def test_defaults_suit_photos_and_stay_on_this_machine(spark: SparkSession) -> None:
+    conf = spark.sparkContext.getConf()
+    assert conf.get("spark.python.worker.reuse") == "true"
+    assert conf.get("spark.driver.host") == conf.get("spark.driver.bindAddress") == "127.0.0.1"
+    assert spark.sparkContext.uiWebUrl is None
+    assert spark.conf.get("spark.sql.execution.arrow.maxBytesPerBatch") == str(64 << 20)
+    assert spark.conf.get("spark.sql.session.timeZone") == "UTC"
+
+
+def test_second_start_gives_the_same_session(spark: SparkSession) -> None:
+    assert start_session("another").sparkContext is spark.sparkContext
+
+
+@pytest.mark.parametrize("name", ["plain", "with a space", "100%20", "é 沙发", "a#b+c"])
+def test_local_uri_names_the_folder_that_python_means(
+    spark: SparkSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    spark.range(3, numPartitions=1).write.parquet(local_uri(Path(name)))
+    assert (tmp_path / name / "_SUCCESS").is_file()
+    assert spark.read.parquet(local_uri(tmp_path / name)).count() == 3
