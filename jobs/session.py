@@ -11,7 +11,7 @@ __all__ = ["local_uri", "start_session"]
 
 _DEFAULTS = {
     # Workers must run this interpreter and keep the model between tasks.
-    "spark.python.worker.reuse": "false",
+    "spark.python.worker.reuse": "true",
     # Batches bounded by bytes as well: a photo in the manifest may be megabytes.
     "spark.sql.execution.arrow.maxRecordsPerBatch": "256",
     "spark.sql.execution.arrow.maxBytesPerBatch": str(64 << 20),

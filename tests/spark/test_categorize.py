@@ -454,7 +454,7 @@ def test_store_spares_reading_and_changes_nothing(
     readable = len(lasting) - 2
     embedded, plain = run(lasting)
     assert embedded == readable
-    # Spark clears `_temporary` in the folder it writes to, files that another run has in it as well.
+    # Spark clears `_temporary` in a folder it writes to, with what other runs have there.
     pending = store / f"backbone={bundle.backbone.digest}" / "_temporary" / "0"
     pending.mkdir(parents=True)
     assert run_with_store(lasting) == (readable, plain)
