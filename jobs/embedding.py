@@ -6,8 +6,10 @@ runs that add to it at the same time do not meet (Spark clears the folder that i
 
 import logging
 import math
+import tempfile
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +24,7 @@ from jobs.worker import load_embedder, task_device
 from schemas.rejects import RejectReason
 from seer_model.embedder import PhotoSource
 
-__all__ = ["EmbeddedPhotos", "embed_photos"]
+__all__ = ["EmbeddedPhotos", "embed_photos", "scratch_folder"]
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +93,18 @@ def embed_photos(
     )
     columns = [*keep, "vector", "reject_reason"]
     return EmbeddedPhotos(settled.select(*columns).union(fresh.select(*columns)), count, devices)
+
+
+@contextmanager
+def scratch_folder(store: Path | None) -> Iterator[Path]:
+    """A folder that is gone when the block ends, in the store, or else on this machine alone.
+
+    Executors on other machines write to it, and so need a store on a file system that all share.
+    """
+    if store is not None:
+        store.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="_scratch-", dir=store) as folder:
+        yield Path(folder)
 
 
 def _embed_udf(model: str):  # type: ignore[no-untyped-def]

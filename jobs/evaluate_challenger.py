@@ -7,7 +7,6 @@ and `--champion models:/NAME@champion` puts the champion beside it.
 
 import json
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import date
@@ -20,7 +19,7 @@ from pyspark.sql import functions as F  # noqa: N812
 from rich.console import Console
 from rich.table import Table
 
-from jobs.embedding import embed_photos
+from jobs.embedding import embed_photos, scratch_folder
 from jobs.manifest import read_photos
 from jobs.progress import show_progress
 from jobs.report import write_report
@@ -67,13 +66,12 @@ def evaluate(settings: EvaluateChallenger) -> None:
     parameters = settings.model_dump(exclude={"tracking_uri", "report"})
     with (
         registry.tracked_run("evaluate_challenger", parameters) as run_id,
-        tempfile.TemporaryDirectory(prefix="seer-") as folder,
+        scratch_folder(settings.embeddings) as work,
     ):
         # Models that share a backbone share its vectors.
-        store = settings.embeddings or Path(folder) / "embeddings"
+        store = settings.embeddings or work / "embeddings"
         qualities = {
-            role: _measure(photos, model, store, Path(folder) / role)
-            for role, model in models.items()
+            role: _measure(photos, model, store, work / role) for role, model in models.items()
         }
         for role, quality in qualities.items():
             registry.log_figures({f"{role}_{k}": v for k, v in quality.figures().items()})

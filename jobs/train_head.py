@@ -8,7 +8,6 @@ the training. Where none is in `val`, a seventh of the others is held out by the
 
 import hashlib
 import sys
-import tempfile
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
@@ -22,7 +21,7 @@ from pydantic import Field
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F  # noqa: N812
 
-from jobs.embedding import embed_photos
+from jobs.embedding import embed_photos, scratch_folder
 from jobs.manifest import read_photos
 from jobs.report import write_report
 from jobs.session import start_session
@@ -74,9 +73,8 @@ def train(settings: TrainHead) -> None:
     parameters = settings.model_dump(exclude={"tracking_uri", "report"})
     with (
         registry.tracked_run("train_head", parameters) as run_id,
-        tempfile.TemporaryDirectory(prefix="seer-") as folder,
+        scratch_folder(settings.embeddings) as work,
     ):
-        work = Path(folder)
         save_backbone(backbone, work / "model" / "backbone")
         model = ship_model(spark, work / "model", backbone.digest)
         started = perf_counter()

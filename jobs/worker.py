@@ -64,7 +64,7 @@ def load_scorer(name: str) -> Bundle:
     return load_bundle(Path(SparkFiles.get(name)))
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=8)  # one a GPU, should Spark hand the worker another with the next task
 def load_embedder(name: str, device: str) -> PhotoEmbedder:
     """The shipped backbone on a device, read once a worker process."""
     context = TaskContext.get()

@@ -94,6 +94,8 @@ def _artifacts(tracking_uri: str) -> str | None:
 
 def _without_password(uri: str) -> str:
     parsed = urlparse(uri)
+    if "@" not in parsed.netloc:
+        return uri
     return parsed._replace(netloc=parsed.netloc.rpartition("@")[2]).geturl()
 
 
