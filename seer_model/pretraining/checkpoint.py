@@ -201,7 +201,7 @@ def _load(path: Path, step: int) -> Checkpoint:
         raise BundleError(f"{path / 'checkpoint.json'}: not of step {step} in format {_FORMAT}")
     for name in _FILES:
         if digest_file(path / name) != digests.get(name):
-            raise BundleError(f"{path / name}: its digest is not the one that was recorded")
+            raise BundleError(f"{path / name}: its digest is not the one in checkpoint.json")
     # Not `load_tensors`, which refuses what is not finite: a checkpoint gives back what it got.
     tensors = load_file(path / "tensors.safetensors")
     return Checkpoint(path, step, tensors, read_json(path / "state.json"))
