@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from itertools import repeat
+from itertools import compress, repeat
 from typing import NamedTuple
 
 import numpy as np
@@ -23,8 +23,8 @@ from seer_model.embedder import PhotoSource
 
 __all__ = ["PhotoReferences"]
 
-# A row group may hold more encoded photos than memory does. Without a buffer for pages, pyarrow
-# reads a whole column of it at once.
+# A row group may hold more encoded photos than memory does, so it is read page by page. Without a
+# buffer for pages, pyarrow reads a whole column of it at once.
 _ROWS_AT_ONCE = 64
 _PAGE_BUFFER_BYTES = 1 << 20
 
@@ -136,9 +136,9 @@ class PhotoReferences:
             columns = sorted(self._columns & set(parquet.schema_arrow.names))
             groups = [group.position] if group.position < parquet.num_row_groups else []
             for batch in parquet.iter_batches(_ROWS_AT_ONCE, groups, columns, use_threads=False):
-                kept = batch if self._splits is None else batch.filter(self._in_splits(batch))
-                count += len(kept)
-                for row in kept.to_pylist():
+                kept = repeat(True) if self._splits is None else self._in_splits(batch).to_pylist()
+                for row in compress(batch.to_pylist(), kept):
+                    count += 1
                     yield PhotoSource(row.get("image_uri"), row.get("image_bytes"))
         if count != group.photos:
             raise DataContractError(f"{group.file}: was changed while it was in use")
