@@ -17,7 +17,14 @@ from schemas.errors import BundleError, SettingsError
 from seer_model.files import digest_file, digest_json, load_tensors, read_json, write_json
 from seer_model.preprocessing import Preprocessing
 
-__all__ = ["COMMERCIAL_LICENCES", "Backbone", "load_backbone", "random_backbone", "save_backbone"]
+__all__ = [
+    "COMMERCIAL_LICENCES",
+    "Backbone",
+    "build_trunk",
+    "load_backbone",
+    "random_backbone",
+    "save_backbone",
+]
 
 COMMERCIAL_LICENCES = frozenset({"apache-2.0", "mit", "bsd-3-clause", "cc0-1.0", "cc-by-4.0"})
 """Licences of weights (SPDX, lower case) under which a model may be promoted without a question."""
@@ -59,7 +66,7 @@ class Backbone:
         Raises:
             BundleError: The weights do not fit the architecture.
         """
-        module = _trunk(self.architecture)
+        module = build_trunk(self.architecture)
         try:
             module.load_state_dict(dict(self.weights), strict=True)
         except RuntimeError as error:
@@ -70,7 +77,18 @@ class Backbone:
         return module.eval()
 
 
-def _trunk(architecture: str) -> torch.nn.Module:
+def build_trunk(architecture: str) -> torch.nn.Module:
+    """A RegNetY trunk of timm without its classifier, with random weights from torch's generator.
+
+    Args:
+        architecture: timm's name, such as `regnety_004`.
+
+    Returns:
+        A module in training mode, (N, 3, H, W) in and (N, `num_features`) out.
+
+    Raises:
+        SettingsError: timm has no RegNetY of that name.
+    """
     if not architecture.startswith("regnety_") or not timm.is_model(architecture):
         known = ", ".join(timm.list_models("regnety_*"))
         raise SettingsError(f"unknown architecture {architecture!r}; known: {known}")
@@ -86,7 +104,7 @@ def random_backbone(architecture: str, image_size: int = 224, seed: int = 0) -> 
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        module = _trunk(architecture)
+        module = build_trunk(architecture)
     return _backbone(
         architecture,
         Preprocessing(image_size=image_size),
