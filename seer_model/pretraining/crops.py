@@ -146,9 +146,13 @@ class MultiCrop:
         pixels = crops.flatten(2)
         mean = torch.tensor(self.preprocessing.mean)[:, None]
         std = torch.tensor(self.preprocessing.std)[:, None]
-        black, white = (-mean / std).to(crops.device), ((1 - mean) / std).to(crops.device)
-        by_pixel = (maps.pixel / (255 * std)).to(crops.device)
-        by_mean = (maps.mean / (255 * std)).to(crops.device)
+        black, white, by_pixel, by_mean = _send(
+            crops.device,
+            -mean / std,
+            (1 - mean) / std,
+            maps.pixel / (255 * std),
+            maps.mean / (255 * std),
+        )
         offset = black + by_mean @ pixels.mean(dim=2, keepdim=True)
         recoloured = torch.baddbmm(offset, by_pixel, pixels)
         return torch.clamp(recoloured, black, white, out=recoloured).view(crops.shape)
@@ -159,8 +163,8 @@ class MultiCrop:
         low, high = (bound * size for bound in _SIGMA)
         sigma = torch.rand(count, generator=generator) * (high - low) + low
         chosen = (torch.rand(count, generator=generator) < self.blur_probability).nonzero()[:, 0]
-        weights = blur_matrices(sigma[chosen].to(crops.device), size)
-        chosen = chosen.to(crops.device)
+        sigma, chosen = _send(crops.device, sigma[chosen], chosen)
+        weights = blur_matrices(sigma, size)
         blurred = crops[chosen].view(-1, 3 * size, size) @ weights.mT
         crops[chosen] = weights[:, None] @ blurred.view(-1, 3, size, size)
 
@@ -204,20 +208,21 @@ def _resample(
     memory; to gather the columns too takes longer than to multiply by zeros.
     """
     count, height, width, _ = photos.shape
-    device = photos.device
     tops, reached = _windows(rows, size, height)
-    lines = tops[:, None] + torch.arange(reached) + height * torch.arange(count)[:, None]
-    windows = photos.view(count * height, width * 3).index_select(0, lines.view(-1).to(device))
-    vertical = resize_matrices(
-        (rows.start - tops).to(device),
-        rows.length.to(device),
-        torch.zeros_like(flip).to(device),
-        size,
-        reached,
+    first_line, top, tall, left, wide, mirrored, upright = _send(
+        photos.device,
+        tops + height * torch.arange(count),
+        rows.start - tops,
+        rows.length,
+        columns.start,
+        columns.length,
+        flip,
+        torch.zeros_like(flip),
     )
-    horizontal = resize_matrices(
-        columns.start.to(device), columns.length.to(device), flip.to(device), size, width
-    )
+    lines = first_line[:, None] + torch.arange(reached, device=photos.device)
+    windows = photos.view(count * height, width * 3).index_select(0, lines.view(-1))
+    vertical = resize_matrices(top, tall, upright, size, reached)
+    horizontal = resize_matrices(left, wide, mirrored, size, width)
     squeezed = torch.bmm(vertical, windows.view(count, reached, width * 3).float())
     planes = squeezed.view(count, size, width, 3).permute(0, 3, 1, 2)
     crops = torch.bmm(planes.reshape(count, 3 * size, width), horizontal.mT)
@@ -231,3 +236,8 @@ def _windows(stretches: _Stretches, size: int, pixels: int) -> tuple[torch.Tenso
     last = (stretches.start + stretches.length + reach).ceil()
     length = min(pixels, int((last - first).max()))
     return first.clamp(0, pixels - length).long(), length
+
+
+def _send(device: torch.device, *tensors: torch.Tensor) -> list[torch.Tensor]:
+    """Tensors on a device; the host does not wait for the work that is queued there."""
+    return [tensor.to(device, non_blocking=True) for tensor in tensors]

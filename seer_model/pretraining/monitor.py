@@ -11,7 +11,7 @@ __all__ = ["CollapseMonitor", "CollapseReport", "collapse_report"]
 _MIN_USED = 0.05
 _MIN_ENTROPY = 0.25
 _MIN_INFORMATION = 0.01
-_MIN_SPREAD = 0.2
+_MIN_SPREAD = 0.1
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class CollapseReport:
         feature_spread: Standard deviation over photos of a unit-length feature's dimension, in the
             mean over dimensions, times the root of their number: about 1 if features point in all
             directions alike, 0 if all are the same (Chen and He 2021, SimSiam,
-            https://arxiv.org/abs/2011.10566, section 4.1). Alarm below 0.2.
+            https://arxiv.org/abs/2011.10566, section 4.1). Alarm below 0.1; LARC's
+            first steps may leave it at 0.2 while kinds of photos part.
     """
 
     photos: int

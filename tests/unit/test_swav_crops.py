@@ -39,7 +39,7 @@ def only(size: int, low: float = 1.0, high: float = 1.0, **settings: float) -> M
 
 def test_defaults_are_those_of_seer() -> None:
     large, small = CropSpec(224, 2, (0.14, 1.0)), CropSpec(96, 4, (0.05, 0.14))
-    assert (LARGE_CROPS, SMALL_CROPS) == (large, small)
+    assert (large, small) == (LARGE_CROPS, SMALL_CROPS)
     assert MultiCrop().specs == (LARGE_CROPS, SMALL_CROPS)
 
 

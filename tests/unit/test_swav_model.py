@@ -1,4 +1,4 @@
-import itertools
+import math
 
 import pytest
 import torch
@@ -232,14 +232,23 @@ def four_kinds() -> torch.Tensor:
     return photos.clamp(max=255).to(torch.uint8)
 
 
-def train(model: SwavModel, steps: int) -> tuple[list[float], SwavOutput, list[torch.Tensor]]:
-    augment = MultiCrop(
-        (CropSpec(32, 2, (0.3, 1.0)), CropSpec(24, 2, (0.1, 0.3))), colour_strength=0.3
+@pytest.mark.parametrize("kind", ["adamw", "larc"])
+def test_a_tiny_run_learns_and_does_not_collapse(kind: str) -> None:
+    model = SwavModel(TRUNK, projection=(64, 16), prototypes=8)
+    optimiser = (
+        adamw(model, lr=5e-3, weight_decay=1e-4)
+        if kind == "adamw"
+        else Larc(parameter_groups(model, weight_decay=1e-6), lr=1.0)
     )
-    optimiser = adamw(model, lr=2e-3, weight_decay=1e-4)
+    augment = MultiCrop(
+        (CropSpec(32, 2, (0.3, 1.0)), CropSpec(24, 2, (0.1, 0.3))),
+        jitter_probability=0.0,
+        grey_probability=0.0,
+        blur_probability=0.0,
+    )
     photos, generator = four_kinds(), torch.Generator().manual_seed(0)
-    losses = []
-    for step in range(steps):
+    losses: list[float] = []
+    for step in range(36):
         model.normalise_prototypes()
         output: SwavOutput = model(augment(photos, generator))
         assignments = [assign(one) for one in output.scores[:2]]
@@ -250,20 +259,14 @@ def train(model: SwavModel, steps: int) -> tuple[list[float], SwavOutput, list[t
             model.drop_prototype_gradients()
         optimiser.step()
         losses.append(loss.item())
-    return losses, output, assignments
-
-
-def test_a_tiny_run_learns_and_does_not_collapse() -> None:
-    losses, output, assignments = train(tiny(), 30)
-    assert sum(losses[-5:]) / 5 < 0.8 * sum(losses[:3]) / 3
-    report = collapse_report(assignments[0], output.embeddings[0].detach())
-    assert report.explain() is None
-    # Photos of one kind are assigned more alike than photos of two.
-    alike = functional.normalize(assignments[0], dim=1) @ functional.normalize(assignments[0]).T
-    same, different = [], []
-    for a, b in itertools.combinations(range(16), 2):
-        (same if a // 4 == b // 4 else different).append(alike[a, b].item())
-    assert sum(same) / len(same) > 2 * sum(different) / len(different)
+    # At log(K) nothing is predicted: it has to fall below that, not only from where it began.
+    assert sum(losses[-5:]) / 5 < 0.92 * math.log(8) < losses[0]
+    assert collapse_report(assignments[0], output.embeddings[0].detach()).explain() is None
+    # Photos of one kind are assigned alike, photos of two are not.
+    unit_rows = functional.normalize(assignments[0], dim=1)
+    alike = unit_rows @ unit_rows.T
+    one_kind = torch.arange(16)[:, None] // 4 == torch.arange(16) // 4
+    assert alike[one_kind].mean() > 1.5 * alike[~one_kind].mean()
 
 
 def test_a_collapsed_model_is_flagged() -> None:
