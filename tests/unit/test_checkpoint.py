@@ -472,8 +472,64 @@ def run_script(script: str, *arguments: str) -> subprocess.CompletedProcess[str]
 
 
 def test_a_killed_process_always_leaves_a_good_checkpoint(tmp_path: Path) -> None:
-    done = run_script(KILL_WHILE_SAVING, str(tmp_path), "8")
+    done = run_script(KILL_WHILE_SAVING, str(tmp_path), "5")
     # A damaged checkpoint would be told on standard error too.
+    assert (done.stderr, done.returncode) == ("", 0)
+
+
+KILL_AT_EVERY_OPERATION = """
+import os, shutil, signal, sys
+from pathlib import Path
+import torch
+from seer_model.pretraining.checkpoint import load_latest, save_checkpoint
+
+torch.set_num_threads(1)
+folder = Path(sys.argv[1])
+EVENTS = {"open", "os.mkdir", "os.rename", "os.rmdir", "os.remove", "shutil.rmtree"}
+
+
+def save(run, step):
+    save_checkpoint(folder, step, {"w": torch.full((10,), run)}, {"run": run}, keep=1)
+
+
+def save_and_die(step, operations):
+    left = operations
+
+    def count(event, _):
+        nonlocal left
+        if event in EVENTS:
+            left -= 1
+            if left < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(count)
+    save(2, step)
+    os._exit(0)
+
+
+for step in (1, 2):  # Replace the checkpoint that is there, or add one and remove that.
+    operations, died, found = 0, True, set()
+    while died:
+        shutil.rmtree(folder, ignore_errors=True)
+        save(1, 1)
+        child = os.fork()
+        if child == 0:
+            save_and_die(step, operations)
+        died = os.waitpid(child, 0)[1] != 0
+        loaded = load_latest(folder)
+        assert loaded.tensors["w"].tolist() == [loaded.state["run"]] * 10
+        found.add(loaded.state["run"])
+        save(3, step)
+        assert load_latest(folder).state == {"run": 3}
+        assert [path.name for path in folder.iterdir()] == [f"step-{step:08d}"]
+        operations += 1
+    assert operations > 15, operations
+    assert found == {1, 2}, found
+"""
+
+
+def test_a_death_before_any_file_operation_loses_nothing(tmp_path: Path) -> None:
+    done = run_script(KILL_AT_EVERY_OPERATION, str(tmp_path / "run"))
     assert (done.stderr, done.returncode) == ("", 0)
 
 
