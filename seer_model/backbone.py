@@ -22,6 +22,7 @@ __all__ = [
     "Backbone",
     "build_trunk",
     "load_backbone",
+    "make_backbone",
     "random_backbone",
     "save_backbone",
 ]
@@ -105,25 +106,30 @@ def random_backbone(architecture: str, image_size: int = 224, seed: int = 0) -> 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = build_trunk(architecture)
-    return _backbone(
+    return make_backbone(
         architecture,
         Preprocessing(image_size=image_size),
         licence="apache-2.0",
         origin=f"random weights (seed {seed}), never trained",
         weights=module.state_dict(),
-        width=int(module.num_features),  # type: ignore[arg-type]
     )
 
 
-def _backbone(
+def make_backbone(
     architecture: str,
     preprocessing: Preprocessing,
     *,
     licence: str,
     origin: str,
     weights: Mapping[str, torch.Tensor],
-    width: int,
 ) -> Backbone:
+    """A backbone of these weights, with its width and digest.
+
+    Raises:
+        SettingsError: timm has no RegNetY of that name.
+    """
+    with torch.device("meta"):
+        width = int(build_trunk(architecture).num_features)  # type: ignore[arg-type]
     identity = {
         "architecture": architecture,
         "preprocessing": preprocessing.to_json(),
@@ -170,13 +176,17 @@ def load_backbone(folder: Path) -> Backbone:
     weights = folder / "weights.safetensors"
     if digest_file(weights) != record["weights_sha256"]:
         raise BundleError(f"{weights}: its digest is not the one that backbone.json records")
-    backbone = _backbone(
+    backbone = make_backbone(
         str(record["architecture"]),
         Preprocessing.from_json(record["preprocessing"]),
         licence=str(record["licence"]),
         origin=str(record["origin"]),
         weights=load_tensors(weights),
-        width=int(record["width"]),
     )
+    if backbone.width != record["width"]:
+        raise BundleError(
+            f"{folder / 'backbone.json'}: width {record['width']}, but {backbone.architecture} "
+            f"has {backbone.width}"
+        )
     backbone.build()
     return backbone

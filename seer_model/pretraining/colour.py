@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import torch
 
+from seer_model.pretraining.draws import BatchDraws
+
 __all__ = ["ColourMaps", "draw_colour_maps"]
 
 _LUMA = torch.tensor([0.299, 0.587, 0.114])
@@ -28,12 +30,11 @@ class ColourMaps:
 
 
 def draw_colour_maps(
-    photos: int,
+    draws: BatchDraws,
     *,
     strength: float,
     jitter_probability: float,
     grey_probability: float,
-    generator: torch.Generator,
 ) -> ColourMaps:
     """Draw colour jitter and greyscale, with the strengths of SimCLR that SwAV took over.
 
@@ -47,26 +48,26 @@ def draw_colour_maps(
     result needs to be clipped, where torchvision clips after each step.
 
     Args:
-        photos: How many maps to draw.
+        draws: Of the photos.
         strength: s in SimCLR.
         jitter_probability: Share of the photos whose colours change.
         grey_probability: Share of the photos that become grey.
-        generator: On the CPU.
 
     Returns:
         Maps, on the CPU.
     """
 
     def uniform(low: float, high: float) -> torch.Tensor:
-        return torch.rand(photos, generator=generator) * (high - low) + low
+        return draws.uniform() * (high - low) + low
 
     spread = 0.8 * strength
     brightness, contrast, saturation = (uniform(max(0.0, 1 - spread), 1 + spread) for _ in range(3))
     turn = uniform(-0.2 * strength, 0.2 * strength) * (2 * math.pi)
-    order = torch.rand(photos, 4, generator=generator).argsort(dim=1)
-    jittered = torch.rand(photos, generator=generator) < jitter_probability
-    grey = torch.rand(photos, generator=generator) < grey_probability
+    order = draws.uniform(4).T.argsort(dim=1)
+    jittered = draws.uniform() < jitter_probability
+    grey = draws.uniform() < grey_probability
 
+    photos = draws.photos
     eye = torch.eye(3)
     to_grey = _LUMA.expand(3, 3)
     steps = torch.stack(

@@ -9,6 +9,7 @@ import torch
 
 from seer_model.preprocessing import Preprocessing
 from seer_model.pretraining.colour import draw_colour_maps
+from seer_model.pretraining.draws import BatchDraws
 from seer_model.pretraining.resampling import blur_matrices, resize_matrices
 
 __all__ = ["LARGE_CROPS", "SMALL_CROPS", "CropSpec", "MultiCrop"]
@@ -96,12 +97,21 @@ class MultiCrop:
         self.flip_probability = flip_probability
 
     @torch.no_grad()
-    def __call__(self, photos: torch.Tensor, generator: torch.Generator) -> list[torch.Tensor]:
-        """Make the crops of a batch.
+    def __call__(
+        self,
+        photos: torch.Tensor,
+        generator: torch.Generator,
+        *,
+        batch: int | None = None,
+        first: int = 0,
+    ) -> list[torch.Tensor]:
+        """Make the crops of a batch, or of a process's part of one.
 
         Args:
             photos: uint8, (N, H, W, 3), red, green, blue, on any device.
-            generator: On the CPU; it is advanced.
+            generator: On the CPU; it is advanced, by as much in every process.
+            batch: Photos of the global batch; None: these are all.
+            first: Where these photos begin in it.
 
         Returns:
             One tensor a crop, in the order of `specs`: float32, normalised, (N, 3, size, size),
@@ -116,32 +126,28 @@ class MultiCrop:
                 f"not {photos.dtype} {tuple(photos.shape)}"
             )
         photos = photos.contiguous()
+        draws = BatchDraws(generator, batch or len(photos), first, len(photos))
         with torch.autocast(photos.device.type, enabled=False):
             return [
-                self._crop(photos, spec, generator)
-                for spec in self.specs
-                for _ in range(spec.count)
+                self._crop(photos, spec, draws) for spec in self.specs for _ in range(spec.count)
             ]
 
-    def _crop(
-        self, photos: torch.Tensor, spec: CropSpec, generator: torch.Generator
-    ) -> torch.Tensor:
-        count, height, width, _ = photos.shape
-        rows, columns = _draw_boxes(count, height, width, spec.scale, generator)
-        flip = torch.rand(count, generator=generator) < self.flip_probability
+    def _crop(self, photos: torch.Tensor, spec: CropSpec, draws: BatchDraws) -> torch.Tensor:
+        _, height, width, _ = photos.shape
+        rows, columns = _draw_boxes(height, width, spec.scale, draws)
+        flip = draws.uniform() < self.flip_probability
         crops = _resample(photos, rows, columns, flip, spec.size)
-        crops = self._recolour(crops, generator)
-        self._blur(crops, generator)
+        crops = self._recolour(crops, draws)
+        self._blur(crops, draws)
         return crops.contiguous(memory_format=torch.channels_last)
 
-    def _recolour(self, crops: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def _recolour(self, crops: torch.Tensor, draws: BatchDraws) -> torch.Tensor:
         """Change colours and normalise: one matrix a photo; float32, (N, 3, size, size)."""
         maps = draw_colour_maps(
-            len(crops),
+            draws,
             strength=self.colour_strength,
             jitter_probability=self.jitter_probability,
             grey_probability=self.grey_probability,
-            generator=generator,
         )
         pixels = crops.flatten(2)
         mean = torch.tensor(self.preprocessing.mean)[:, None]
@@ -157,12 +163,12 @@ class MultiCrop:
         recoloured = torch.baddbmm(offset, by_pixel, pixels)
         return torch.clamp(recoloured, black, white, out=recoloured).view(crops.shape)
 
-    def _blur(self, crops: torch.Tensor, generator: torch.Generator) -> None:
+    def _blur(self, crops: torch.Tensor, draws: BatchDraws) -> None:
         """Blur some of the crops in place."""
-        count, _, size, _ = crops.shape
+        size = crops.shape[2]
         low, high = (bound * size for bound in _SIGMA)
-        sigma = torch.rand(count, generator=generator) * (high - low) + low
-        chosen = (torch.rand(count, generator=generator) < self.blur_probability).nonzero()[:, 0]
+        sigma = draws.uniform() * (high - low) + low
+        chosen = (draws.uniform() < self.blur_probability).nonzero()[:, 0]
         sigma, chosen = _send(crops.device, sigma[chosen], chosen)
         weights = blur_matrices(sigma, size)
         blurred = crops[chosen].view(-1, 3 * size, size) @ weights.mT
@@ -170,18 +176,17 @@ class MultiCrop:
 
 
 def _draw_boxes(
-    count: int,
     height: int,
     width: int,
     scale: tuple[float, float],
-    generator: torch.Generator,
+    draws: BatchDraws,
 ) -> tuple[_Stretches, _Stretches]:
     """Boxes of uniform area and log-uniform aspect, anywhere within the photo.
 
     Where not every aspect fits an area, those that fit share it out: no box is drawn twice, and the
     large ones are not the rarer for it, as they are with torchvision's ten trials.
     """
-    share, aspect, down, right = torch.rand(4, count, generator=generator)
+    share, aspect, down, right = draws.uniform(4)
     area = height * width * (scale[0] + share * (scale[1] - scale[0]))
     tallest, widest = (area / height**2).log(), (width**2 / area).log()
     low = torch.clamp(torch.full_like(area, -_ASPECT), tallest, widest)

@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from timm.layers import convert_sync_batchnorm  # type: ignore[attr-defined]
-from torch import distributed, nn
+from torch import nn
 from torch.nn import functional
 
 from seer_model.backbone import build_trunk
 
-__all__ = ["SwavModel", "SwavOutput", "with_sync_batchnorm"]
+__all__ = ["SwavModel", "SwavOutput"]
 
 
 class SwavOutput(NamedTuple):
@@ -124,18 +123,3 @@ def _projection(features: int, widths: Sequence[int]) -> nn.Sequential:
         layers += [nn.Linear(inputs, width, bias=False), nn.BatchNorm1d(width), nn.ReLU()]
         inputs = width
     return nn.Sequential(*layers, nn.Linear(inputs, widths[-1]))
-
-
-def with_sync_batchnorm(
-    model: SwavModel, group: distributed.ProcessGroup | None = None
-) -> SwavModel:
-    """Let batch normalisation see the batches of all processes (of `group`, or of the world).
-
-    By timm's conversion, not torch's: a trunk's normalisation layers hold its activations, which
-    torch's would drop. Such layers train on accelerators only.
-
-    Returns:
-        The model, its layers replaced in place and its parameters kept.
-    """
-    converted: SwavModel = convert_sync_batchnorm(model, group)  # type: ignore[no-untyped-call]
-    return converted

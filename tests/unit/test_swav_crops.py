@@ -8,6 +8,7 @@ from torch.nn import functional
 from seer_model.preprocessing import Preprocessing
 from seer_model.pretraining.colour import draw_colour_maps
 from seer_model.pretraining.crops import LARGE_CROPS, SMALL_CROPS, CropSpec, MultiCrop
+from seer_model.pretraining.draws import BatchDraws
 from seer_model.pretraining.resampling import blur_matrices, resize_matrices
 
 PLAIN = Preprocessing(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
@@ -166,7 +167,10 @@ def test_colour_strength_zero_changes_nothing() -> None:
 
 def test_colour_maps_keep_grey_grey_and_stay_within_their_factors() -> None:
     maps = draw_colour_maps(
-        400, strength=1.0, jitter_probability=1.0, grey_probability=0.0, generator=seeded()
+        BatchDraws(seeded(), 400, 0, 400),
+        strength=1.0,
+        jitter_probability=1.0,
+        grey_probability=0.0,
     )
     # On a plain grey photo contrast, saturation and hue do nothing: what is left is brightness.
     grey = torch.full((3, 1), 0.5)

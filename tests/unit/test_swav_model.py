@@ -9,7 +9,7 @@ from schemas.errors import SettingsError
 from seer_model.backbone import random_backbone
 from seer_model.pretraining.crops import CropSpec, MultiCrop
 from seer_model.pretraining.loss import assign, sinkhorn, swav_loss
-from seer_model.pretraining.model import SwavModel, SwavOutput, with_sync_batchnorm
+from seer_model.pretraining.model import SwavModel, SwavOutput
 from seer_model.pretraining.monitor import CollapseMonitor, CollapseReport, collapse_report
 from seer_model.pretraining.optim import Larc, adamw, parameter_groups
 
@@ -114,15 +114,6 @@ def test_checkpointing_the_trunk_changes_no_gradient() -> None:
         gradients.append([one.grad for one in model.parameters()])
     for plain, checkpointed in zip(*gradients, strict=True):
         torch.testing.assert_close(plain, checkpointed)
-
-
-def test_sync_batchnorm_keeps_weights_and_activations() -> None:
-    model = tiny().eval()
-    before = model(crops()).scores[0]
-    count = sum(isinstance(one, nn.modules.batchnorm._BatchNorm) for one in model.modules())
-    converted = with_sync_batchnorm(model)
-    assert sum(isinstance(one, nn.SyncBatchNorm) for one in converted.modules()) == count > 10
-    torch.testing.assert_close(converted.eval()(crops()).scores[0], before)
 
 
 def test_impossible_models_are_refused() -> None:
