@@ -25,7 +25,14 @@ from safetensors.torch import load_file, save_file
 from schemas.errors import BundleError, SettingsError
 from seer_model.files import digest_file, read_json, write_json
 
-__all__ = ["Checkpoint", "flatten_state", "load_latest", "save_checkpoint", "unflatten_state"]
+__all__ = [
+    "Checkpoint",
+    "flatten_state",
+    "has_checkpoints",
+    "load_latest",
+    "save_checkpoint",
+    "unflatten_state",
+]
 
 log = logging.getLogger(__name__)
 
@@ -155,7 +162,12 @@ def _flush(path: Path) -> None:
 
 def _newest_first(folder: Path) -> list[tuple[int, Path]]:
     """The folder's checkpoints, good or not, with their steps; `.old` after the one of its step."""
-    names = [(_NAME.fullmatch(path.name), path) for path in folder.iterdir()]
+    try:
+        names = [(_NAME.fullmatch(path.name), path) for path in folder.iterdir()]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise SettingsError(f"{folder}: cannot be read ({error.strerror})") from error
     found = [(int(name[1]), name[2] is None, path) for name, path in names if name]
     return [(step, path) for step, _, path in sorted(found, reverse=True)]
 
@@ -171,6 +183,15 @@ def _prune(folder: Path, step: int, keep: int) -> None:
                 log.warning("%s: an old checkpoint cannot be removed (%s)", path, error.strerror)
 
 
+def has_checkpoints(folder: Path) -> bool:
+    """Whether a folder holds checkpoints, intact or not.
+
+    Raises:
+        SettingsError: It exists and cannot be listed.
+    """
+    return bool(_newest_first(folder))
+
+
 def load_latest(folder: Path) -> Checkpoint | None:
     """Read the newest checkpoint that is intact; a warning names each newer one and its damage.
 
@@ -180,13 +201,7 @@ def load_latest(folder: Path) -> Checkpoint | None:
     Raises:
         SettingsError: The folder exists and cannot be listed.
     """
-    try:
-        candidates = _newest_first(folder)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise SettingsError(f"{folder}: cannot be read ({error.strerror})") from error
-    for step, path in candidates:
+    for step, path in _newest_first(folder):
         try:
             return _load(path, step)
         except BundleError as error:

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+from torch import distributed
 from torch.nn import functional
 
 __all__ = ["CollapseMonitor", "CollapseReport", "collapse_report"]
@@ -103,24 +104,33 @@ class CollapseMonitor:
         self._sum += unit.sum(dim=0)
         self._squares += unit.square().sum(dim=0)
 
-    def report(self) -> CollapseReport:
+    def report(self, group: distributed.ProcessGroup | None = None) -> CollapseReport:
         """The report on all batches taken in so far, at least one.
+
+        Args:
+            group: Processes that each took in a part of every batch; the report is on all parts,
+                and the same in each. All must call. None: on this process's alone.
 
         Raises:
             ValueError: There was none.
         """
         if not self.photos:
             raise ValueError("there is nothing to report on yet")
-        prototypes, width = len(self._assigned), len(self._sum)
-        entropy = float(torch.special.entr(self._assigned / self.photos).sum())
-        mean = self._sum / self.photos
-        variance = (self._squares / self.photos - mean.square()).clamp(min=0.0)
+        scalars = torch.stack([self._entropy, torch.full_like(self._entropy, self.photos)])
+        parts = [self._assigned, self._used.double(), self._sum, self._squares, scalars]
+        total = torch.cat(parts)
+        if group is not None:
+            distributed.all_reduce(total, group=group)
+        assigned, used, sums, squares, scalars = torch.split(total, [len(part) for part in parts])
+        within, photos = float(scalars[0]), int(scalars[1])
+        prototypes, width = len(assigned), len(sums)
+        entropy = float(torch.special.entr(assigned / photos).sum())
+        variance = (squares / photos - (sums / photos).square()).clamp(min=0.0)
         return CollapseReport(
-            photos=self.photos,
-            prototypes_used=int(self._used.sum()) / min(prototypes, self.photos),
+            photos=photos,
+            prototypes_used=int((used > 0).sum()) / min(prototypes, photos),
             assignment_entropy=entropy / math.log(prototypes),
-            assignment_information=(entropy - float(self._entropy) / self.photos)
-            / math.log(prototypes),
+            assignment_information=(entropy - within / photos) / math.log(prototypes),
             feature_spread=float(variance.sqrt().mean()) * math.sqrt(width),
         )
 

@@ -26,7 +26,7 @@ class Recipe:
         temperature: Of the predictions.
         epsilon: Of Sinkhorn-Knopp.
         queue_length: Embeddings remembered, over all processes, for batches smaller than the number
-            of prototypes; 0 for none.
+            of prototypes; a multiple of the batch size, 0 for none.
         queue_from_epoch: The first epoch that uses the queue.
         frozen_prototypes_epochs: Share of an epoch, or epochs, for which prototypes do not move.
         optimiser: `larc`, as SEER's large batches need, or `adamw`, steadier with small ones.
@@ -71,6 +71,10 @@ class Recipe:
                 raise SettingsError(f"{name} must be 1 or more, not {getattr(self, name)}")
         if self.large_crops + self.small_crops < 2:
             raise SettingsError("there must be two crops or more")
+        if self.queue_length < 0 or self.queue_length % self.batch_size:
+            raise SettingsError(
+                f"the queue must hold whole batches of {self.batch_size}, not {self.queue_length}"
+            )
         if self.warmup_epochs > self.epochs:
             raise SettingsError(f"{self.warmup_epochs} epochs of warm-up in {self.epochs} epochs")
 

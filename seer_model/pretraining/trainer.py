@@ -8,32 +8,27 @@ from time import perf_counter
 from typing import Any
 
 import torch
-from torch import distributed, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from schemas.errors import SeerError, SettingsError
 from seer_model.backbone import Backbone, make_backbone
 from seer_model.preprocessing import Preprocessing
 from seer_model.pretraining.checkpoint import (
     flatten_state,
+    has_checkpoints,
     load_latest,
     save_checkpoint,
     unflatten_state,
 )
-from seer_model.pretraining.crops import LARGE_CROPS, SMALL_CROPS, CropSpec, MultiCrop
-from seer_model.pretraining.loss import PrototypeQueue, assign, swav_loss
+from seer_model.pretraining.learner import Learner
 from seer_model.pretraining.model import SwavModel
 from seer_model.pretraining.monitor import CollapseMonitor, CollapseReport
-from seer_model.pretraining.optim import Larc, adamw, cosine_with_warmup, parameter_groups
 from seer_model.pretraining.photo_stream import PhotoStream
+from seer_model.pretraining.processes import Processes
 from seer_model.pretraining.recipe import Recipe
-from seer_model.pretraining.sync_batchnorm import with_sync_batchnorm
 
 __all__ = ["EpochReport", "Trainer", "TrainingCollapsed"]
 
 log = logging.getLogger(__name__)
-
-_FINAL_RATE = 0.001
 
 
 class TrainingCollapsed(SeerError):
@@ -50,7 +45,7 @@ class EpochReport:
         loss: Mean over the steps of the epoch that this run did.
         learning_rate: At its end.
         photos_per_second: Over all processes.
-        unreadable: Photos of this process that were replaced since the run began.
+        unreadable: Photos that were replaced since the run began, over all processes.
         collapse: How far the model is from collapse.
     """
 
@@ -76,6 +71,9 @@ class Trainer:
         checkpoints: Folder of the checkpoints.
         device: Where this process computes.
         checkpoint_steps: Steps between checkpoints; there is one after every epoch as well.
+
+    Raises:
+        SettingsError: The processes cannot share a batch out evenly.
     """
 
     def __init__(
@@ -93,54 +91,38 @@ class Trainer:
         self._checkpoints = checkpoints
         self._checkpoint_steps = checkpoint_steps
         self._device = torch.device(device)
-        self._world = distributed.get_world_size() if distributed.is_initialized() else 1
-        self._rank = distributed.get_rank() if distributed.is_initialized() else 0
-        self._group = distributed.group.WORLD if self._world > 1 else None
-        self._crops = MultiCrop(
-            [
-                CropSpec(recipe.large_size, recipe.large_crops, LARGE_CROPS.scale),
-                CropSpec(recipe.small_size, recipe.small_crops, SMALL_CROPS.scale),
-            ],
-            preprocessing=self.preprocessing,
-        )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(recipe.seed)
-            self.model = SwavModel(
-                recipe.architecture,
-                projection=recipe.projection,
-                prototypes=recipe.prototypes,
-                checkpoint_trunk=recipe.checkpoint_trunk,
+        self._processes = Processes.current()
+        if recipe.batch_size % self._processes.count:
+            raise SettingsError(
+                f"{self._processes.count} processes cannot share a batch of {recipe.batch_size}; "
+                "choose a multiple"
             )
-        if self._world > 1:
-            with_sync_batchnorm(self.model)
-        self.model.to(self._device).to(memory_format=torch.channels_last)
-        self._optimiser = self._make_optimiser()
-        self._queue = (
-            PrototypeQueue(
-                crops=recipe.large_crops,
-                length=recipe.queue_length // self._world,
-                width=recipe.projection[-1],
-            ).to(self._device)
-            if recipe.queue_length
-            else None
+        self._learner = Learner(
+            recipe, self._processes, preprocessing=self.preprocessing, device=self._device
         )
         self.step = 0
+        self._collapse: str | None = None
+        self._continues = False
 
-    def _make_optimiser(self) -> torch.optim.Optimizer:
-        recipe = self.recipe
-        if recipe.optimiser == "adamw":
-            return adamw(self.model, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-        groups = parameter_groups(self.model, weight_decay=recipe.weight_decay)
-        return Larc(groups, lr=recipe.learning_rate)
+    @property
+    def model(self) -> SwavModel:
+        """The model as it is now."""
+        return self._learner.model
 
     def resume(self) -> bool:
         """Take up the last good checkpoint; returns whether there was one.
 
         Raises:
-            SettingsError: It is of another recipe, other photos or another number of processes.
+            SettingsError: It is of another recipe, other photos or another number of processes, or
+                there are checkpoints and none is good.
         """
         checkpoint = load_latest(self._checkpoints)
         if checkpoint is None:
+            if has_checkpoints(self._checkpoints):
+                raise SettingsError(
+                    f"{self._checkpoints}: every checkpoint is damaged; restore one, or start over "
+                    "in another folder"
+                )
             return False
         state = unflatten_state(checkpoint.tensors, checkpoint.state)
         if state["made_by"] != self._made_by():
@@ -148,11 +130,10 @@ class Trainer:
                 f"{checkpoint.path}: was made with another recipe, manifest or number of "
                 "processes; give the same, or another folder"
             )
-        self.model.load_state_dict(state["model"])
-        self._optimiser.load_state_dict(state["optimiser"])
-        if self._queue is not None:
-            self._queue.load_state_dict(state["queues"][self._rank])
+        self._learner.load_state(state)
         self.step = checkpoint.step
+        self._collapse = state["collapse"]
+        self._continues = True
         log.info("resumed at step %d from %s", self.step, checkpoint.path)
         return True
 
@@ -160,130 +141,106 @@ class Trainer:
         return {
             "recipe": self.recipe.to_json(),
             "photos": self._stream.fingerprint,
-            "processes": self._world,
+            "processes": self._processes.count,
         }
 
     def run(self, on_epoch: Callable[[EpochReport], None]) -> None:
         """Train to the end of the recipe.
 
         Args:
-            on_epoch: Called in every process at the end of every epoch.
+            on_epoch: Called in every process at the end of every epoch, with the same report but
+                for its speed.
 
         Raises:
-            TrainingCollapsed: The monitor saw a collapse after the warm-up.
-            SettingsError: A checkpoint cannot be written.
+            TrainingCollapsed: The monitor saw a collapse after the warm-up, in this run or in the
+                one resumed; or the weights are no longer finite.
+            SettingsError: A checkpoint cannot be written, or the folder holds those of another run.
         """
-        per_epoch = self._stream.steps_per_epoch
-        model = DistributedDataParallel(self.model) if self._world > 1 else self.model
-        self.model.train()
-        while self.step < self.recipe.epochs * per_epoch:
-            epoch, start = divmod(self.step, per_epoch)
-            monitor = CollapseMonitor(
-                prototypes=self.recipe.prototypes,
-                width=self.recipe.projection[-1],
-                device=self._device,
+        if not self._continues and has_checkpoints(self._checkpoints):
+            raise SettingsError(
+                f"{self._checkpoints}: holds checkpoints of an earlier run; --resume or another "
+                "folder"
             )
-            losses: list[torch.Tensor] = []
-            started = perf_counter()
-            for photos in self._stream.batches(epoch, start):
-                losses.append(self._train_step(model, photos.to(self._device), monitor))
-                self.step += 1
-                if self.step % self._checkpoint_steps == 0 and self.step % per_epoch:
-                    self.save()
-            seconds = perf_counter() - started
-            report = EpochReport(
-                epoch=epoch,
-                step=self.step,
-                loss=self._mean(torch.stack(losses).mean()),
-                learning_rate=self._optimiser.param_groups[0]["lr"],
-                photos_per_second=len(losses) * self.recipe.batch_size / seconds,
-                unreadable=self._stream.rejects.total(),
-                collapse=monitor.report(),
-            )
-            self.save()
-            on_epoch(report)
-            alarm = report.collapse.explain()
-            if alarm is not None and epoch + 1 > self.recipe.warmup_epochs:
-                raise TrainingCollapsed(f"epoch {epoch}: {alarm}")
+        self._learner.connect()
+        while (
+            self._collapse is None and self.step < self.recipe.epochs * self._stream.steps_per_epoch
+        ):
+            on_epoch(self._train_epoch())
+        if self._collapse is not None:
+            raise TrainingCollapsed(self._collapse)
 
-    def _train_step(
-        self, model: nn.Module, photos: torch.Tensor, monitor: CollapseMonitor
-    ) -> torch.Tensor:
-        recipe = self.recipe
+    def _train_epoch(self) -> EpochReport:
+        """Train to the end of the epoch, and save."""
         per_epoch = self._stream.steps_per_epoch
-        rate = cosine_with_warmup(
-            self.step,
-            total=recipe.epochs * per_epoch,
-            warmup=round(recipe.warmup_epochs * per_epoch),
-            base=recipe.learning_rate,
-            final=recipe.learning_rate * _FINAL_RATE,
+        epoch, start = divmod(self.step, per_epoch)
+        monitor = CollapseMonitor(
+            prototypes=self.recipe.prototypes,
+            width=self.recipe.projection[-1],
+            device=self._device,
         )
-        for group in self._optimiser.param_groups:
-            group["lr"] = rate
-        generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + self.step)
-        crops = self._crops(
-            photos, generator, batch=recipe.batch_size, first=self._rank * len(photos)
+        losses: list[torch.Tensor] = []
+        started = perf_counter()
+        for photos in self._stream.batches(epoch, start):
+            output = self._learner.learn(
+                photos.to(self._device), step=self.step, steps_per_epoch=per_epoch
+            )
+            losses.append(output.loss)
+            monitor.update(output.assignments, output.embeddings)
+            self.step += 1
+            if self.step % self._checkpoint_steps == 0 and self.step % per_epoch:
+                self.save()
+        loss = float(self._processes.sum(torch.stack(losses).mean())) / self._processes.count
+        seconds = perf_counter() - started
+        unreadable = torch.tensor(self._stream.rejects.total(), device=self._device)
+        report = EpochReport(
+            epoch=epoch,
+            step=self.step,
+            loss=loss,
+            learning_rate=self._learner.optimiser.param_groups[0]["lr"],
+            photos_per_second=len(losses) * self.recipe.batch_size / seconds,
+            unreadable=int(self._processes.sum(unreadable)),
+            collapse=monitor.report(self._processes.group),
         )
-        self.model.normalise_prototypes()
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=recipe.bf16):
-            output = model(crops)
-        large = recipe.large_crops
-        queued: list[torch.Tensor | None] = [None] * large
-        if self._queue is not None:
-            if self.step >= recipe.queue_from_epoch * per_epoch:
-                queued = self._queue.scores(self.model.prototypes.weight)
-            self._queue.push(output.embeddings[:large])
-        assignments = [
-            assign(scores, rows, epsilon=recipe.epsilon, group=self._group)
-            for scores, rows in zip(output.scores[:large], queued, strict=True)
-        ]
-        loss = swav_loss(output.scores, assignments, temperature=recipe.temperature)
-        self._optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        if self.step < recipe.frozen_prototypes_epochs * per_epoch:
-            self.model.drop_prototype_gradients()
-        self._optimiser.step()
-        monitor.update(assignments[0], output.embeddings[0].detach())
-        return loss.detach()
-
-    def _mean(self, value: torch.Tensor) -> float:
-        if self._world > 1:
-            distributed.all_reduce(value)
-        return float(value) / self._world
-
-    def _gather(self, tensor: torch.Tensor) -> list[torch.Tensor]:
-        if self._world == 1:
-            return [tensor]
-        parts = [torch.empty_like(tensor) for _ in range(self._world)]
-        distributed.all_gather(parts, tensor)
-        return parts
+        alarm = report.collapse.explain()
+        if alarm is not None and epoch + 1 > self.recipe.warmup_epochs:
+            self._collapse = f"epoch {epoch}: {alarm}"
+        self.save()
+        return report
 
     def save(self) -> None:
-        """Write a checkpoint, from the first process.
+        """Write a checkpoint, from the first process; all must call, and all fail together.
 
         Raises:
             SettingsError: It cannot be written.
+            TrainingCollapsed: The weights are no longer finite: no checkpoint is worth that.
         """
-        queues: list[Any] = [None] * self._world
-        if self._queue is not None:
-            queues = [{} for _ in range(self._world)]
-            for name, tensor in self._queue.state_dict().items():
-                for part, one in zip(queues, self._gather(tensor), strict=True):
-                    part[name] = one
-        if self._rank == 0:
-            tensors, record = flatten_state(
-                {
-                    "made_by": self._made_by(),
-                    "model": self.model.state_dict(),
-                    "optimiser": self._optimiser.state_dict(),
-                    "queues": queues,
-                }
+        if not self._learner.finite:
+            raise TrainingCollapsed(
+                f"step {self.step}: the training diverged: its weights are not finite; start over "
+                "in another folder with a lower learning rate"
             )
-            save_checkpoint(self._checkpoints, self.step, tensors, record)
+        state = {
+            "made_by": self._made_by(),
+            "collapse": self._collapse,
+            **self._learner.state(),
+        }
+        failure: SettingsError | None = None
+        if self._processes.rank == 0:
+            try:
+                save_checkpoint(self._checkpoints, self.step, *flatten_state(state))
+            except SettingsError as error:
+                failure = error
+        failures = self._processes.sum(torch.tensor(int(failure is not None), device=self._device))
+        if failures:
+            raise failure or SettingsError(f"{self._checkpoints}: no checkpoint could be written")
+        self._continues = True
 
     def backbone(self, *, licence: str, origin: str) -> Backbone:
-        """The trunk as it is now, in float32."""
-        weights = {name: w.detach().cpu() for name, w in self.model.trunk.state_dict().items()}
+        """The trunk as it is now, in float32; training on does not change it."""
+        weights = {
+            name: tensor.to("cpu", memory_format=torch.contiguous_format, copy=True)
+            for name, tensor in self.model.trunk.state_dict().items()
+        }
         return make_backbone(
             self.recipe.architecture,
             self.preprocessing,
