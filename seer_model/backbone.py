@@ -27,8 +27,11 @@ __all__ = [
     "save_backbone",
 ]
 
-COMMERCIAL_LICENCES = frozenset({"apache-2.0", "mit", "bsd-3-clause", "cc0-1.0", "cc-by-4.0"})
-"""Licences of weights (SPDX, lower case) under which a model may be promoted without a question."""
+COMMERCIAL_LICENCES = frozenset(
+    {"apache-2.0", "mit", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "proprietary"}
+)
+"""Licences of weights under which a model may be promoted without a question: SPDX, lower case, and
+`proprietary`, which stands for weights trained from scratch on photos of one's own."""
 
 _KEYS = {"architecture", "width", "preprocessing", "licence", "origin", "weights_sha256"}
 
@@ -41,7 +44,8 @@ class Backbone:
         architecture: timm's name, such as `regnety_004`.
         width: Length of a feature vector.
         preprocessing: What its input looks like.
-        licence: Licence of the weights, lower-case SPDX where there is one.
+        licence: Licence of the weights, lower-case SPDX where there is one; see
+            `COMMERCIAL_LICENCES`.
         origin: Where the weights come from, for people.
         weights: float32 state of the trunk, by timm's names.
         digest: SHA-256 (hex) of architecture, preprocessing and weights: the identity of the
@@ -125,18 +129,22 @@ def make_backbone(
 ) -> Backbone:
     """A backbone of these weights, with its width and digest.
 
+    Weights of other floating-point types become float32 first: the digest is of what computes the
+    features, however it is stored.
+
     Raises:
         SettingsError: timm has no RegNetY of that name.
     """
     with torch.device("meta"):
         width = int(build_trunk(architecture).num_features)  # type: ignore[arg-type]
+    state = {k: w.float() if w.is_floating_point() else w for k, w in weights.items()}
     identity = {
         "architecture": architecture,
         "preprocessing": preprocessing.to_json(),
-        "weights": {name: _digest_tensor(weights[name]) for name in sorted(weights)},
+        "weights": {name: _digest_tensor(state[name]) for name in sorted(state)},
     }
     return Backbone(
-        architecture, width, preprocessing, licence, origin, dict(weights), digest_json(identity)
+        architecture, width, preprocessing, licence, origin, state, digest_json(identity)
     )
 
 
@@ -146,11 +154,23 @@ def _digest_tensor(tensor: torch.Tensor) -> str:
     return hashlib.sha256(header + flat.numpy().tobytes()).hexdigest()
 
 
-def save_backbone(backbone: Backbone, folder: Path) -> None:
-    """Write a backbone's folder."""
+def save_backbone(backbone: Backbone, folder: Path, *, half: bool = False) -> None:
+    """Write a backbone's folder.
+
+    Args:
+        backbone: What to write.
+        folder: Where to; made if need be.
+        half: Store matrices and kernels in float16. What is read back is the rounded backbone,
+            with a digest of its own. Vectors, the statistics of batch normalisation among them,
+            stay as they are: they are few, and may be out of float16's range.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / "weights.safetensors"
-    save_file({k: v.contiguous() for k, v in backbone.weights.items()}, weights)
+    stored = {
+        name: (tensor.half() if half and tensor.ndim > 1 else tensor).contiguous()
+        for name, tensor in backbone.weights.items()
+    }
+    save_file(stored, weights)
     write_json(
         {
             "architecture": backbone.architecture,
