@@ -55,11 +55,14 @@ class ResolvedBundle:
     version: str
 
 
-def connect(tracking_uri: str | None) -> None:
+def connect(tracking_uri: str | None) -> str:
     """Use a tracking server or database for all that follows, and see that it answers.
 
     Args:
         tracking_uri: Or None for MLFLOW_TRACKING_URI, and without it `mlflow.db` in this folder.
+
+    Returns:
+        Which one that is.
 
     Raises:
         SettingsError: The address is not one of MLflow's, or nothing answers there.
@@ -79,6 +82,7 @@ def connect(tracking_uri: str | None) -> None:
         raise SettingsError(
             f"no MLflow at {_without_password(tracking_uri)}: {_one_line(error)}"
         ) from error
+    return tracking_uri
 
 
 def _artifacts(tracking_uri: str) -> str | None:

@@ -101,8 +101,7 @@ class Learner:
         """Get ready to learn, when all processes are; all must call."""
         self.model.train()
         if self._processes.count > 1 and self._connected is self.model:
-            # Buffers are the same in all processes already.
-            self._connected = DistributedDataParallel(self.model, broadcast_buffers=False)
+            self._connected = DistributedDataParallel(self.model)
 
     def learn(self, photos: torch.Tensor, *, step: int, steps_per_epoch: int) -> StepOutput:
         """Learn from this process's part of a batch, after `connect`; all processes must call.

@@ -232,7 +232,9 @@ class Trainer:
                 failure = error
         failures = self._processes.sum(torch.tensor(int(failure is not None), device=self._device))
         if failures:
-            raise failure or SettingsError(f"{self._checkpoints}: no checkpoint could be written")
+            raise failure or SettingsError(
+                f"{self._checkpoints}: the first process cannot write a checkpoint"
+            )
         self._continues = True
 
     def backbone(self, *, licence: str, origin: str) -> Backbone:
