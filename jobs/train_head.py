@@ -44,7 +44,8 @@ class TrainHead(JobSettings):
     ds: date | None = Field(None, description="only this partition (default: all)")
     backbone: str = Field(
         "timm:regnety_004",
-        description="timm:NAME (random weights), models:/…, runs:/… or a folder",
+        description="models:/…, runs:/…, a folder, zoo:NAME, vissl:FILE, timm:NAME.TAG, or "
+        "timm:NAME for random weights",
     )
     taxonomy: Path = Field(description="CSV, Shopify's or Google's taxonomy file")
     registered_name: str = Field("listing-categorizer", description="name in the registry")

@@ -17,10 +17,21 @@ from schemas.errors import BundleError, SettingsError
 from seer_model.files import digest_file, digest_json, load_tensors, read_json, write_json
 from seer_model.preprocessing import Preprocessing
 
-__all__ = ["COMMERCIAL_LICENCES", "Backbone", "load_backbone", "random_backbone", "save_backbone"]
+__all__ = [
+    "COMMERCIAL_LICENCES",
+    "Backbone",
+    "build_trunk",
+    "load_backbone",
+    "make_backbone",
+    "random_backbone",
+    "save_backbone",
+]
 
-COMMERCIAL_LICENCES = frozenset({"apache-2.0", "mit", "bsd-3-clause", "cc0-1.0", "cc-by-4.0"})
-"""Licences of weights (SPDX, lower case) under which a model may be promoted without a question."""
+COMMERCIAL_LICENCES = frozenset(
+    {"apache-2.0", "mit", "bsd-3-clause", "cc0-1.0", "cc-by-4.0", "proprietary"}
+)
+"""Licences of weights under which a model may be promoted without a question: SPDX, lower case, and
+`proprietary`, which stands for weights trained from scratch on photos of one's own."""
 
 _KEYS = {"architecture", "width", "preprocessing", "licence", "origin", "weights_sha256"}
 
@@ -33,7 +44,8 @@ class Backbone:
         architecture: timm's name, such as `regnety_004`.
         width: Length of a feature vector.
         preprocessing: What its input looks like.
-        licence: Licence of the weights, lower-case SPDX where there is one.
+        licence: Licence of the weights, lower-case SPDX where there is one; see
+            `COMMERCIAL_LICENCES`.
         origin: Where the weights come from, for people.
         weights: float32 state of the trunk, by timm's names.
         digest: SHA-256 (hex) of architecture, preprocessing and weights: the identity of the
@@ -59,7 +71,7 @@ class Backbone:
         Raises:
             BundleError: The weights do not fit the architecture.
         """
-        module = _trunk(self.architecture)
+        module = build_trunk(self.architecture)
         try:
             module.load_state_dict(dict(self.weights), strict=True)
         except RuntimeError as error:
@@ -70,7 +82,18 @@ class Backbone:
         return module.eval()
 
 
-def _trunk(architecture: str) -> torch.nn.Module:
+def build_trunk(architecture: str) -> torch.nn.Module:
+    """A RegNetY trunk of timm without its classifier, with random weights from torch's generator.
+
+    Args:
+        architecture: timm's name, such as `regnety_004`.
+
+    Returns:
+        A module in training mode, (N, 3, H, W) in and (N, `num_features`) out.
+
+    Raises:
+        SettingsError: timm has no RegNetY of that name.
+    """
     if not architecture.startswith("regnety_") or not timm.is_model(architecture):
         known = ", ".join(timm.list_models("regnety_*"))
         raise SettingsError(f"unknown architecture {architecture!r}; known: {known}")
@@ -86,33 +109,42 @@ def random_backbone(architecture: str, image_size: int = 224, seed: int = 0) -> 
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        module = _trunk(architecture)
-    return _backbone(
+        module = build_trunk(architecture)
+    return make_backbone(
         architecture,
         Preprocessing(image_size=image_size),
         licence="apache-2.0",
         origin=f"random weights (seed {seed}), never trained",
         weights=module.state_dict(),
-        width=int(module.num_features),  # type: ignore[arg-type]
     )
 
 
-def _backbone(
+def make_backbone(
     architecture: str,
     preprocessing: Preprocessing,
     *,
     licence: str,
     origin: str,
     weights: Mapping[str, torch.Tensor],
-    width: int,
 ) -> Backbone:
+    """A backbone of these weights, with its width and digest.
+
+    Weights of other floating-point types become float32 first: the digest is of what computes the
+    features, however it is stored.
+
+    Raises:
+        SettingsError: timm has no RegNetY of that name.
+    """
+    with torch.device("meta"):
+        width = int(build_trunk(architecture).num_features)  # type: ignore[arg-type]
+    state = {k: w.float() if w.is_floating_point() else w for k, w in weights.items()}
     identity = {
         "architecture": architecture,
         "preprocessing": preprocessing.to_json(),
-        "weights": {name: _digest_tensor(weights[name]) for name in sorted(weights)},
+        "weights": {name: _digest_tensor(state[name]) for name in sorted(state)},
     }
     return Backbone(
-        architecture, width, preprocessing, licence, origin, dict(weights), digest_json(identity)
+        architecture, width, preprocessing, licence, origin, state, digest_json(identity)
     )
 
 
@@ -122,11 +154,23 @@ def _digest_tensor(tensor: torch.Tensor) -> str:
     return hashlib.sha256(header + flat.numpy().tobytes()).hexdigest()
 
 
-def save_backbone(backbone: Backbone, folder: Path) -> None:
-    """Write a backbone's folder."""
+def save_backbone(backbone: Backbone, folder: Path, *, half: bool = False) -> None:
+    """Write a backbone's folder.
+
+    Args:
+        backbone: What to write.
+        folder: Where to; made if need be.
+        half: Store matrices and kernels in float16. What is read back is the rounded backbone,
+            with a digest of its own. Vectors, the statistics of batch normalisation among them,
+            stay as they are: they are few, and may be out of float16's range.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / "weights.safetensors"
-    save_file({k: v.contiguous() for k, v in backbone.weights.items()}, weights)
+    stored = {
+        name: (tensor.half() if half and tensor.ndim > 1 else tensor).contiguous()
+        for name, tensor in backbone.weights.items()
+    }
+    save_file(stored, weights)
     write_json(
         {
             "architecture": backbone.architecture,
@@ -152,18 +196,17 @@ def load_backbone(folder: Path) -> Backbone:
     weights = folder / "weights.safetensors"
     if digest_file(weights) != record["weights_sha256"]:
         raise BundleError(f"{weights}: its digest is not the one that backbone.json records")
-    backbone = _backbone(
+    backbone = make_backbone(
         str(record["architecture"]),
         Preprocessing.from_json(record["preprocessing"]),
         licence=str(record["licence"]),
         origin=str(record["origin"]),
         weights=load_tensors(weights),
-        width=record["width"],
     )
-    width = backbone.build().num_features
-    if record["width"] != width:
+    backbone.build()
+    if backbone.width != record["width"]:
         raise BundleError(
-            f"{folder / 'backbone.json'}: the width of {backbone.architecture} is {width}, "
-            f"not {record['width']!r}"
+            f"{folder / 'backbone.json'}: the width of {backbone.architecture} is "
+            f"{backbone.width}, not {record['width']!r}"
         )
     return backbone

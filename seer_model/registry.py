@@ -1,24 +1,22 @@
-"""Models and runs in MLflow: the only module, but for the logged model itself, that knows it."""
+"""Models and runs in MLflow, which beside this module only those of the logged models know."""
 
 import logging
 import os
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import urlparse
 
 import mlflow
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from mlflow.models import ModelSignature
-from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
 from schemas.errors import SettingsError
-from seer_model.backbone import Backbone, load_backbone, random_backbone
+from seer_model.backbone import Backbone, load_backbone
+from seer_model.backbone_sources import backbone_from_source
 from seer_model.bundle import Bundle, load_bundle
+from seer_model.registration import register_backbone, register_bundle, requirements, tag_version
 
 __all__ = [
     "ResolvedBundle",
@@ -27,6 +25,7 @@ __all__ = [
     "log_figures",
     "log_file",
     "move_alias",
+    "register_backbone",
     "register_bundle",
     "requirements",
     "resolve_backbone",
@@ -37,9 +36,6 @@ __all__ = [
 ]
 
 EXPERIMENT = "listing-categories"
-
-_REQUIREMENTS = ("numpy", "pandas", "pillow", "pyarrow", "safetensors", "scipy", "timm", "torch")
-_REQUIREMENTS_ALSO = ("fsspec", "torchvision")
 
 
 @dataclass(frozen=True)
@@ -59,11 +55,14 @@ class ResolvedBundle:
     version: str
 
 
-def connect(tracking_uri: str | None) -> None:
+def connect(tracking_uri: str | None) -> str:
     """Use a tracking server or database for all that follows, and see that it answers.
 
     Args:
         tracking_uri: Or None for MLFLOW_TRACKING_URI, and without it `mlflow.db` in this folder.
+
+    Returns:
+        Which one that is.
 
     Raises:
         SettingsError: The address is not one of MLflow's, or nothing answers there.
@@ -83,6 +82,7 @@ def connect(tracking_uri: str | None) -> None:
         raise SettingsError(
             f"no MLflow at {_without_password(tracking_uri)}: {_one_line(error)}"
         ) from error
+    return tracking_uri
 
 
 def _artifacts(tracking_uri: str) -> str | None:
@@ -112,52 +112,16 @@ def tracked_run(job: str, parameters: Mapping[str, object]) -> Iterator[str]:
         yield run.info.run_id
 
 
-def log_figures(figures: Mapping[str, float]) -> None:
-    """Log numbers to the current run."""
-    mlflow.log_metrics(dict(figures))
+def log_figures(
+    figures: Mapping[str, float], step: int | None = None, run_id: str | None = None
+) -> None:
+    """Log numbers to the current run, or to another; where they change over time, at a step."""
+    mlflow.log_metrics(dict(figures), step=step, run_id=run_id)
 
 
 def log_file(path: Path) -> None:
     """Log a file to the current run."""
     mlflow.log_artifact(str(path))
-
-
-def register_bundle(folder: Path, name: str) -> str:
-    """Log a bundle to the current run as an MLflow model and register it.
-
-    Returns:
-        The new version.
-    """
-    bundle = load_bundle(folder)
-    packages = Path(__file__).parents[1]
-    with warnings.catch_warnings():
-        # The signature is given; MLflow also hints at type hints, which its models-from-code lack.
-        warnings.simplefilter("ignore")
-        model = mlflow.pyfunc.log_model(
-            name="bundle",
-            python_model=str(Path(__file__).with_name("pyfunc.py")),
-            artifacts={"bundle": str(folder)},
-            code_paths=[str(packages / "seer_model"), str(packages / "schemas")],
-            pip_requirements=requirements(),
-            signature=_signature(),
-            registered_model_name=name,
-            metadata={"bundle_digest": bundle.digest, "licence": bundle.backbone.licence},
-        )
-    registered = str(model.registered_model_version)
-    tags = {
-        "bundle_digest": bundle.digest,
-        "licence": bundle.backbone.licence,
-        "backbone": f"{bundle.backbone.architecture}: {bundle.backbone.origin}",
-        "taxonomy_version": bundle.tree.taxonomy.version,
-    }
-    tag_version(name, registered, tags)
-    return registered
-
-
-def tag_version(name: str, number: str, tags: Mapping[str, str]) -> None:
-    """Set tags of a registered version."""
-    for key, value in tags.items():
-        MlflowClient().set_model_version_tag(name, number, key, value)
 
 
 def version_tags(name: str, number: str) -> dict[str, str]:
@@ -190,23 +154,6 @@ def move_alias(name: str, alias: str, number: str) -> None:
     MlflowClient().set_registered_model_alias(name, alias, number)
 
 
-def requirements() -> list[str]:
-    """What scoring a bundle needs, at the versions that run here."""
-    return [f"{p}=={version(p).partition('+')[0]}" for p in _REQUIREMENTS + _REQUIREMENTS_ALSO] + [
-        f"mlflow=={mlflow.__version__}"
-    ]
-
-
-def _signature() -> ModelSignature:
-    inputs: list[ColSpec | TensorSpec] = [
-        ColSpec(DataType.string, "listing_id"),
-        ColSpec(DataType.long, "image_index", required=False),
-        ColSpec(DataType.binary, "image_bytes", required=False),
-        ColSpec(DataType.string, "image_uri", required=False),
-    ]
-    return ModelSignature(inputs=Schema(inputs))
-
-
 def resolve_bundle(uri: str) -> ResolvedBundle:
     """Find a bundle: `models:/name@alias`, `models:/name/3`, `runs:/…` or a folder.
 
@@ -223,25 +170,21 @@ def resolve_bundle(uri: str) -> ResolvedBundle:
 
 
 def resolve_backbone(uri: str) -> Backbone:
-    """Find a backbone: `timm:NAME`, or where a bundle or a backbone's own folder is.
+    """Find a backbone: `timm:…`, `vissl:…`, `zoo:…`, or where a bundle or a backbone's folder is.
 
-    `timm:NAME` without a weights tag is that architecture with seeded random weights.
+    See `seer_model.backbone_sources` for the first three.
 
     Raises:
         SettingsError: Nothing is there.
         BundleError: What is there is damaged.
     """
-    if uri.startswith("timm:"):
-        name = uri.removeprefix("timm:")
-        if "." in name:
-            raise SettingsError(
-                f"{uri}: pretrained weights are not read yet; "
-                f"timm:{name.partition('.')[0]} gives the architecture with random weights"
-            )
-        return random_backbone(name)
+    backbone = backbone_from_source(uri)
+    if backbone is not None:
+        return backbone
     folder, _, _ = _fetch(uri)
-    if (folder / "backbone.json").is_file():
-        return load_backbone(folder)
+    for candidate in (folder, folder / "artifacts" / "backbone"):
+        if (candidate / "backbone.json").is_file():
+            return load_backbone(candidate)
     return load_bundle(_inside(folder, "bundle.json", uri)).backbone
 
 
@@ -265,7 +208,10 @@ def _fetch(uri: str) -> tuple[Path, str, str | None]:
         raise SettingsError(f"{uri}: {_one_line(error)}") from error
     folder = Path(uri)
     if not folder.is_dir():
-        raise SettingsError(f"{uri}: no such folder, and not models:/…, runs:/… or timm:…")
+        raise SettingsError(
+            f"{uri}: no such folder, and not models:/…, runs:/…; nor, for a backbone, timm:…, "
+            "vissl:… or zoo:…"
+        )
     return folder, folder.resolve().name, None
 
 

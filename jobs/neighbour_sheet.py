@@ -1,0 +1,85 @@
+"""A contact sheet of nearest neighbours: what a backbone takes to be alike, for people to judge."""
+
+from PIL import Image
+
+from jobs.contact_sheet import Tile, draw_contact_sheet
+from jobs.photo_sample import EmbeddedSample, PhotoSample
+from seer_model.embedder import PhotoSource
+from seer_model.photos import PhotoLimits, PhotoRejected, read_photo
+from seer_model.pretraining.probe import Neighbours, nearest_neighbours
+
+__all__ = ["draw_neighbours"]
+
+_ROWS = 8
+_NEIGHBOURS = 5
+_SPARE = 16
+_QUERY = "#2f6fd0"
+_SAME = "#2e9e5b"
+_OTHER = "#e0a100"
+_UNKNOWN = "#c9ced6"
+
+
+def draw_neighbours(known: EmbeddedSample, queries: EmbeddedSample) -> Image.Image:
+    """Draw a row a query: the query, then the nearest photos of other listings.
+
+    Strips are blue under a query, green under a neighbour of its category, amber under one of
+    another, grey where a category is not known.
+
+    Args:
+        known: The photos to look among.
+        queries: The photos to look for; a few are chosen, of as many categories as there are.
+
+    Returns:
+        An RGB picture.
+    """
+    rows = _choose(queries.photos) if len(known.photos) else []
+    if not rows:
+        return draw_contact_sheet([])
+    found = nearest_neighbours(known.vectors, queries.vectors[rows], _NEIGHBOURS + _SPARE)
+    tiles = []
+    for place, row in enumerate(rows):
+        tiles += _row(queries.photos, row, known.photos, found, place)
+    return draw_contact_sheet(tiles, columns=1 + _NEIGHBOURS)
+
+
+def _choose(queries: PhotoSample) -> list[int]:
+    """Photos of different listings; the first of every category, then the second, and so on."""
+    seen: dict[str | None, int] = {}
+    listings: set[str] = set()
+    ranked = []
+    for row, (listing, label) in enumerate(zip(queries.listing_ids, queries.labels, strict=True)):
+        if listing not in listings:
+            listings.add(listing)
+            seen[label] = seen.get(label, 0) + 1
+            ranked.append((seen[label], row))
+    return [row for _, row in sorted(ranked)[:_ROWS]]
+
+
+def _row(
+    queries: PhotoSample, row: int, known: PhotoSample, found: Neighbours, place: int
+) -> list[Tile]:
+    label = queries.labels[row]
+    listing = queries.listing_ids[row]
+    tiles = [Tile(_read(queries.sources[row]), _name(label) or "query", f"query {listing}", _QUERY)]
+    for similarity, index in zip(found.similarities[place], found.indices[place], strict=True):
+        if known.listing_ids[index] != listing and len(tiles) <= _NEIGHBOURS:
+            other = known.labels[index]
+            colour = _UNKNOWN if None in (label, other) else _SAME if other == label else _OTHER
+            caption = f"{similarity:.3f}  {known.listing_ids[index]}"
+            tiles.append(Tile(_read(known.sources[index]), _name(other), caption, colour))
+    nothing = Tile(None, "", "", _UNKNOWN)
+    return tiles + [nothing] * (1 + _NEIGHBOURS - len(tiles))
+
+
+def _name(label: str | None) -> str:
+    """The end of a category's path, where its name is one."""
+    return (label or "").rpartition("/")[2]
+
+
+def _read(source: PhotoSource) -> bytes | None:
+    if source.data is not None:
+        return source.data
+    try:
+        return read_photo(source.uri or "", PhotoLimits())
+    except PhotoRejected:
+        return None

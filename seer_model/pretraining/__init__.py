@@ -1,0 +1,1 @@
+"""SwAV self-supervised pretraining of a backbone on unlabelled photos."""

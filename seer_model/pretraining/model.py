@@ -1,0 +1,125 @@
+"""SwAV's model: a trunk, a projection and prototypes."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from seer_model.backbone import build_trunk
+
+__all__ = ["SwavModel", "SwavOutput"]
+
+
+class SwavOutput(NamedTuple):
+    """What the model makes of crops, one tensor a crop.
+
+    Attributes:
+        features: The trunk's output, (N, trunk width).
+        embeddings: Unit vectors, float32, (N, embedding width).
+        scores: Cosines of embeddings and prototypes, float32, (N, prototypes).
+    """
+
+    features: list[torch.Tensor]
+    embeddings: list[torch.Tensor]
+    scores: list[torch.Tensor]
+
+
+class SwavModel(nn.Module):
+    """Trunk, projection head and prototypes.
+
+    Caron et al. 2020 (https://arxiv.org/abs/2006.09882), section 3 and appendix A; SEER (Goyal et
+    al. 2021, https://arxiv.org/abs/2103.01988) has a RegNetY for a trunk, a projection of
+    (8192, 8192, 256) and 16,000 prototypes.
+
+    Args:
+        architecture: timm's name of a RegNetY.
+        projection: Widths of the projection's layers. Each but the last is followed by batch
+            normalisation and ReLU; the last is the width of an embedding.
+        prototypes: Their number K; some ten times the kinds of things in the photos.
+        checkpoint_trunk: Keep only each block's input for the backward pass and compute the rest
+            again: much less memory, a third more time. The running statistics of the trunk's batch
+            normalisation are then moved twice a step by the same batch.
+
+    Raises:
+        SettingsError: timm has no RegNetY of that name.
+        ValueError: No projection, no prototypes, or a width below 1.
+    """
+
+    def __init__(
+        self,
+        architecture: str,
+        *,
+        projection: Sequence[int] = (2048, 128),
+        prototypes: int = 3000,
+        checkpoint_trunk: bool = False,
+    ) -> None:
+        super().__init__()
+        if not projection or min(*projection, prototypes) < 1:
+            raise ValueError(f"not a head: projection {tuple(projection)}, {prototypes} prototypes")
+        self.trunk = build_trunk(architecture)
+        if checkpoint_trunk:
+            self.trunk.set_grad_checkpointing(True)  # type: ignore[operator]
+        self.projection = _projection(int(self.trunk.num_features), projection)  # type: ignore[arg-type]
+        self.prototypes = nn.Linear(projection[-1], prototypes, bias=False)
+        self.normalise_prototypes()
+
+    def forward(self, crops: Sequence[torch.Tensor]) -> SwavOutput:
+        """Features, embeddings and scores of all crops.
+
+        The trunk runs once for each size of crops, the head once for all: its batch normalisation
+        sees them together. Scores are computed in float32 even under autocast, because Sinkhorn and
+        the loss divide them by small numbers.
+
+        Args:
+            crops: Normalised photos, one (N, 3, size, size) tensor a crop, all of one N.
+
+        Raises:
+            ValueError: There are no crops, or they hold different numbers of photos.
+        """
+        if len({len(crop) for crop in crops}) != 1:
+            raise ValueError(f"crops of {[len(crop) for crop in crops]} photos")
+        features = torch.cat(self._features(crops))
+        projected = self.projection(features)
+        with torch.autocast(features.device.type, enabled=False):
+            embeddings = functional.normalize(projected.float(), dim=1)
+            scores = self.prototypes(embeddings)
+        photos = len(crops[0])
+        return SwavOutput(
+            *(list(torch.split(rows, photos)) for rows in (features, embeddings, scores))
+        )
+
+    def _features(self, crops: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """The trunk's features of each crop, in the crops' order."""
+        by_size: dict[torch.Size, list[int]] = {}
+        for index, crop in enumerate(crops):
+            by_size.setdefault(crop.shape, []).append(index)
+        features: dict[int, torch.Tensor] = {}
+        for indices in by_size.values():
+            output = self.trunk(torch.cat([crops[index] for index in indices]))
+            features.update(zip(indices, output.chunk(len(indices)), strict=True))
+        return [features[index] for index in range(len(crops))]
+
+    @torch.no_grad()
+    def normalise_prototypes(self) -> None:
+        """Put the prototypes back on the unit sphere; to be called before every step."""
+        self.prototypes.weight.copy_(functional.normalize(self.prototypes.weight, dim=1))
+
+    def drop_prototype_gradients(self) -> None:
+        """Keep the next optimiser step from moving the prototypes.
+
+        To be called after the backward pass during the first steps, while assignments are noise
+        (appendix A.2). Without a gradient an optimiser skips a parameter altogether, its weight
+        decay and momentum too; and DistributedDataParallel sees the same graph in every step.
+        """
+        self.prototypes.weight.grad = None
+
+
+def _projection(features: int, widths: Sequence[int]) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    inputs = features
+    for width in widths[:-1]:
+        layers += [nn.Linear(inputs, width, bias=False), nn.BatchNorm1d(width), nn.ReLU()]
+        inputs = width
+    return nn.Sequential(*layers, nn.Linear(inputs, widths[-1]))

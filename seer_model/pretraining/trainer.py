@@ -1,0 +1,252 @@
+"""The training loop of SwAV: resumable to the bit, in one process or many."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import torch
+
+from schemas.errors import SeerError, SettingsError
+from seer_model.backbone import Backbone, make_backbone
+from seer_model.preprocessing import Preprocessing
+from seer_model.pretraining.checkpoint import (
+    flatten_state,
+    has_checkpoints,
+    load_latest,
+    save_checkpoint,
+    unflatten_state,
+)
+from seer_model.pretraining.learner import Learner
+from seer_model.pretraining.model import SwavModel
+from seer_model.pretraining.monitor import CollapseMonitor, CollapseReport
+from seer_model.pretraining.photo_stream import PhotoStream
+from seer_model.pretraining.processes import Processes
+from seer_model.pretraining.recipe import Recipe
+
+__all__ = ["EpochReport", "Trainer", "TrainingCollapsed"]
+
+log = logging.getLogger(__name__)
+
+
+class TrainingCollapsed(SeerError):
+    """The model says nearly the same of every photo, or diverged; going on would be a waste."""
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """What happened in an epoch.
+
+    Attributes:
+        epoch: From 0.
+        step: Steps done since the beginning.
+        loss: Mean over the steps of the epoch that this run did.
+        learning_rate: At its end.
+        photos_per_second: Over all processes.
+        unreadable: Photos that were replaced since the run began, over all processes.
+        collapse: How far the model is from collapse.
+    """
+
+    epoch: int
+    step: int
+    loss: float
+    learning_rate: float
+    photos_per_second: float
+    unreadable: int
+    collapse: CollapseReport
+
+
+class Trainer:
+    """One process of a training.
+
+    A training resumed from a checkpoint goes on as if it had never stopped: crops and order are
+    drawn anew for every step from seed and step, and everything else is in the checkpoint. On the
+    CPU that is exact to the bit. A global batch is the same whatever the number of processes.
+
+    Args:
+        recipe: What to do; the same in all processes.
+        stream: This process's photos, in batches of `recipe.batch_size` / processes.
+        checkpoints: Folder of the checkpoints.
+        device: Where this process computes.
+        checkpoint_steps: Steps between checkpoints; there is one after every epoch as well.
+
+    Raises:
+        SettingsError: The processes cannot share a batch out evenly.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        stream: PhotoStream,
+        checkpoints: Path,
+        *,
+        device: torch.device | str = "cpu",
+        checkpoint_steps: int = 500,
+    ) -> None:
+        self.recipe = recipe
+        self.preprocessing = Preprocessing()
+        self._stream = stream
+        self._checkpoints = checkpoints
+        self._checkpoint_steps = checkpoint_steps
+        self._device = torch.device(device)
+        self._processes = Processes.current()
+        if recipe.batch_size % self._processes.count:
+            raise SettingsError(
+                f"{self._processes.count} processes cannot share a batch of {recipe.batch_size}; "
+                "choose a multiple"
+            )
+        self._learner = Learner(
+            recipe, self._processes, preprocessing=self.preprocessing, device=self._device
+        )
+        self.step = 0
+        self._collapse: str | None = None
+        self._continues = False
+
+    @property
+    def model(self) -> SwavModel:
+        """The model as it is now."""
+        return self._learner.model
+
+    def resume(self) -> bool:
+        """Take up the last good checkpoint; returns whether there was one.
+
+        Raises:
+            SettingsError: It is of another recipe, other photos or another number of processes, or
+                there are checkpoints and none is good.
+        """
+        checkpoint = load_latest(self._checkpoints)
+        if checkpoint is None:
+            if has_checkpoints(self._checkpoints):
+                raise SettingsError(
+                    f"{self._checkpoints}: every checkpoint is damaged; restore one, or start over "
+                    "in another folder"
+                )
+            return False
+        state = unflatten_state(checkpoint.tensors, checkpoint.state)
+        if state["made_by"] != self._made_by():
+            raise SettingsError(
+                f"{checkpoint.path}: was made with another recipe, manifest or number of "
+                "processes; give the same, or another folder"
+            )
+        self._learner.load_state(state)
+        self.step = checkpoint.step
+        self._collapse = state["collapse"]
+        self._continues = True
+        log.info("resumed at step %d from %s", self.step, checkpoint.path)
+        return True
+
+    def _made_by(self) -> dict[str, Any]:
+        return {
+            "recipe": self.recipe.to_json(),
+            "photos": self._stream.fingerprint,
+            "processes": self._processes.count,
+        }
+
+    def run(self, on_epoch: Callable[[EpochReport], None]) -> None:
+        """Train to the end of the recipe.
+
+        Args:
+            on_epoch: Called in every process at the end of every epoch, with the same report but
+                for its speed.
+
+        Raises:
+            TrainingCollapsed: The monitor saw a collapse after the warm-up, in this run or in the
+                one resumed; or the weights are no longer finite.
+            SettingsError: A checkpoint cannot be written, or the folder holds those of another run.
+        """
+        if not self._continues and has_checkpoints(self._checkpoints):
+            raise SettingsError(
+                f"{self._checkpoints}: holds checkpoints of an earlier run; --resume or another "
+                "folder"
+            )
+        self._learner.connect()
+        while (
+            self._collapse is None and self.step < self.recipe.epochs * self._stream.steps_per_epoch
+        ):
+            on_epoch(self._train_epoch())
+        if self._collapse is not None:
+            raise TrainingCollapsed(self._collapse)
+
+    def _train_epoch(self) -> EpochReport:
+        """Train to the end of the epoch, and save."""
+        per_epoch = self._stream.steps_per_epoch
+        epoch, start = divmod(self.step, per_epoch)
+        monitor = CollapseMonitor(
+            prototypes=self.recipe.prototypes,
+            width=self.recipe.projection[-1],
+            device=self._device,
+        )
+        losses: list[torch.Tensor] = []
+        started = perf_counter()
+        for photos in self._stream.batches(epoch, start):
+            output = self._learner.learn(
+                photos.to(self._device), step=self.step, steps_per_epoch=per_epoch
+            )
+            losses.append(output.loss)
+            monitor.update(output.assignments, output.embeddings)
+            self.step += 1
+            if self.step % self._checkpoint_steps == 0 and self.step % per_epoch:
+                self.save()
+        loss = float(self._processes.sum(torch.stack(losses).mean())) / self._processes.count
+        seconds = perf_counter() - started
+        unreadable = torch.tensor(self._stream.rejects.total(), device=self._device)
+        report = EpochReport(
+            epoch=epoch,
+            step=self.step,
+            loss=loss,
+            learning_rate=self._learner.optimiser.param_groups[0]["lr"],
+            photos_per_second=len(losses) * self.recipe.batch_size / seconds,
+            unreadable=int(self._processes.sum(unreadable)),
+            collapse=monitor.report(self._processes.group),
+        )
+        alarm = report.collapse.explain()
+        if alarm is not None and epoch + 1 > self.recipe.warmup_epochs:
+            self._collapse = f"epoch {epoch}: {alarm}"
+        self.save()
+        return report
+
+    def save(self) -> None:
+        """Write a checkpoint, from the first process; all must call, and all fail together.
+
+        Raises:
+            SettingsError: It cannot be written.
+            TrainingCollapsed: The weights are no longer finite: no checkpoint is worth that.
+        """
+        if not self._learner.finite:
+            raise TrainingCollapsed(
+                f"step {self.step}: the training diverged: its weights are not finite; start over "
+                "in another folder with a lower learning rate"
+            )
+        state = {
+            "made_by": self._made_by(),
+            "collapse": self._collapse,
+            **self._learner.state(),
+        }
+        failure: SettingsError | None = None
+        if self._processes.rank == 0:
+            try:
+                save_checkpoint(self._checkpoints, self.step, *flatten_state(state))
+            except SettingsError as error:
+                failure = error
+        failures = self._processes.sum(torch.tensor(int(failure is not None), device=self._device))
+        if failures:
+            raise failure or SettingsError(
+                f"{self._checkpoints}: the first process cannot write a checkpoint"
+            )
+        self._continues = True
+
+    def backbone(self, *, licence: str, origin: str) -> Backbone:
+        """The trunk as it is now, in float32; training on does not change it."""
+        weights = {
+            name: tensor.to("cpu", memory_format=torch.contiguous_format, copy=True)
+            for name, tensor in self.model.trunk.state_dict().items()
+        }
+        return make_backbone(
+            self.recipe.architecture,
+            self.preprocessing,
+            licence=licence,
+            origin=origin,
+            weights=weights,
+        )

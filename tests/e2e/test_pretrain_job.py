@@ -1,0 +1,329 @@
+"""The pretraining job, run in this process on two dozen drawn photos; one run is two processes."""
+
+import io
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from mlflow import MlflowClient
+from PIL import Image
+from pyspark.sql import SparkSession
+
+from jobs import pretrain_backbone
+from jobs.samples.products import KINDS
+from jobs.samples.scenes import draw_scene
+from schemas.manifest import MANIFEST
+from seer_model import registry
+from seer_model.backbone import load_backbone
+from seer_model.embedder import PhotoEmbedder, PhotoSource
+
+pytestmark = pytest.mark.slow
+
+TINY = {
+    "architecture": "regnety_002",
+    "epochs": 2,
+    "batch-size": 8,
+    "photo-size": 40,
+    "large-size": 32,
+    "small-size": 16,
+    "small-crops": 1,
+    "prototypes": 12,
+    "projection": "32,16",
+    # A collapse raises no alarm during the warm-up, and so little training may well look like one.
+    "warmup-epochs": 2,
+    "probe-every": 1,
+    "device": "cpu",
+}
+Pretrain = Callable[..., int]
+
+
+def write_manifest(folder: Path, photos: list[bytes], *, labels: bool = True) -> Path:
+    rows = [
+        {
+            "listing_id": f"listing-{n // 2}",
+            "image_index": n % 2,
+            "image_bytes": photo,
+            "category_id": KINDS[n // 2 % 3].category_path[-1] if labels else None,
+            "split": ("val" if n % 8 > 5 else "train") if labels else None,
+        }
+        for n, photo in enumerate(photos)
+    ]
+    partition = folder / "ds=2026-11-25"
+    partition.mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist(rows, MANIFEST), partition / "part-0.parquet")
+    return folder
+
+
+def encode(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def photos() -> list[bytes]:
+    drawn = [
+        draw_scene(KINDS[n // 2 % 3], n // 2, np.random.default_rng(n)).resize((96, 96))
+        for n in range(25)
+    ]
+    return [encode(image) for image in drawn]
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    torch.set_num_threads(1)
+    yield tmp_path_factory.mktemp("pretrain")
+    session = SparkSession.getActiveSession()
+    if session is not None:
+        session.stop()
+
+
+@pytest.fixture(scope="module")
+def manifest(work: Path, photos: list[bytes]) -> Path:
+    return write_manifest(work / "manifest", photos)
+
+
+@pytest.fixture(scope="module")
+def pretrain(work: Path, manifest: Path) -> Pretrain:
+    """Runs the job and gives its exit code; the report is beside the output."""
+
+    def run(output: str, *flags: str, **changes: Any) -> int:
+        options = TINY | {
+            "manifest": manifest,
+            "output": work / output,
+            "tracking-uri": f"sqlite:///{work / 'mlflow.db'}",
+            "report": work / f"{output}.json",
+        }
+        options |= {name.replace("_", "-"): value for name, value in changes.items()}
+        argv = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+        return pretrain_backbone.main([*argv, "--no-bf16", *flags])
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def alone(pretrain: Pretrain, work: Path) -> Path:
+    """The output of a run in one process."""
+    assert pretrain("alone") == 0
+    return work / "alone"
+
+
+def report(output: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(output.with_suffix(".json").read_text(encoding="utf-8"))
+    return found
+
+
+def epochs(output: Path) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads((output / "epochs.json").read_text(encoding="utf-8"))[
+        "epochs"
+    ]
+    return found
+
+
+def test_backbone_is_in_the_folder_and_in_the_registry(alone: Path) -> None:
+    figures = report(alone)
+    by_folder = load_backbone(alone / "backbone")
+    assert figures["backbone"] == "models:/listing-backbone/1"
+    registry.move_alias("listing-backbone", "candidate", "1")
+    for uri in (
+        "models:/listing-backbone/1",
+        "models:/listing-backbone@candidate",
+        str(alone / "backbone"),
+    ):
+        assert (
+            registry.resolve_backbone(uri).digest
+            == by_folder.digest
+            == (figures["backbone_digest"])
+        )
+    assert (by_folder.licence, by_folder.commercial) == ("proprietary", True)
+    assert "2 epochs of 24 photos" in by_folder.origin
+    tags = registry.version_tags("listing-backbone", "1")
+    assert tags["licence"] == "proprietary"
+    assert tags["backbone_digest"] == by_folder.digest
+
+
+def test_the_logged_model_embeds_as_the_embedder_does(alone: Path, photos: list[bytes]) -> None:
+    model = mlflow.pyfunc.load_model("models:/listing-backbone/1")
+    rows = model.predict(pd.DataFrame({"image_bytes": [*photos[:3], b"no photo"]}))
+    sources = [PhotoSource(None, photo) for photo in photos[:3]]
+    embedded = list(PhotoEmbedder(load_backbone(alone / "backbone")).embed(sources))
+    assert np.array_equal(
+        np.stack(rows["vector"][:3].tolist()), np.stack([e.vector for e in embedded])
+    )
+    assert rows["reject_reason"].tolist() == [None, None, None, "not_an_image"]
+
+
+def test_every_epoch_is_on_record(alone: Path) -> None:
+    recorded = epochs(alone)
+    assert [(e["epoch"], e["step"]) for e in recorded] == [(1, 3), (2, 6)]
+    names = {
+        "loss",
+        "learning_rate",
+        "photos_per_second",
+        "photos_unreadable",
+        "prototypes_used",
+        "assignment_entropy",
+        "assignment_information",
+        "feature_spread",
+        "knn_accuracy",
+    }
+    assert all(names <= epoch.keys() for epoch in recorded)
+    run = report(alone)["run_id"]
+    for name in names:
+        history = MlflowClient().get_metric_history(run, name)
+        assert [(m.step, m.value) for m in history] == [
+            (e["epoch"], pytest.approx(e[name])) for e in recorded
+        ]
+    assert MlflowClient().get_run(run).info.status == "FINISHED"
+
+
+def test_card_and_contact_sheet(alone: Path) -> None:
+    figures = report(alone)
+    card = (alone / "card.md").read_text(encoding="utf-8")
+    for part in (figures["backbone_digest"], "proprietary", "| epochs | 2 |", "knn_accuracy"):
+        assert part in card
+    assert "python -m jobs.pretrain_backbone" in card
+    assert "mlflow.db" not in card
+    with Image.open(alone / "neighbours.png") as sheet:
+        assert min(sheet.size) > 200
+        assert len(np.unique(np.asarray(sheet.convert("L")))) > 100
+    logged = {file.path for file in MlflowClient().list_artifacts(figures["run_id"])}
+    assert {"card.md", "neighbours.png"} <= logged
+
+
+def test_resuming_what_is_done_changes_nothing(alone: Path, pretrain: Pretrain) -> None:
+    before, recorded = report(alone), epochs(alone)
+    assert pretrain("alone", "--resume") == 0
+    after = report(alone)
+    assert epochs(alone) == recorded
+    assert (after["backbone_digest"], after["version"]) == (before["backbone_digest"], "1")
+    assert len(MlflowClient().search_model_versions("name = 'listing-backbone'")) == 1
+
+
+def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(
+    alone: Path, pretrain: Pretrain, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logged = registry.log_figures
+
+    def stop(figures: dict[str, float], step: int | None = None, **options: Any) -> None:
+        logged(figures, step=step, **options)
+        if step == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(registry, "log_figures", stop)
+    assert pretrain("stopped", "--checkpoint-steps", "2") == 130
+    monkeypatch.undo()
+    assert not (work / "stopped" / "backbone").exists()
+    # The last checkpoint is lost too, so that the second epoch is trained again.
+    last = work / "stopped" / "checkpoints" / "step-00000006" / "tensors.safetensors"
+    last.write_bytes(last.read_bytes()[:-4])
+    assert pretrain("stopped", "--resume") == 0
+    digests = [report(work / name)["backbone_digest"] for name in ("stopped", "alone")]
+    assert digests[0] == digests[1]
+    assert [e["epoch"] for e in epochs(work / "stopped")] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ((), "holds checkpoints of an earlier run"),
+        (("--resume", "--seed", "3"), "was made with another recipe"),
+        (("--resume", "--splits", "train"), "was made with another recipe, manifest"),
+        (("--projection", "x"), "--projection"),
+        (("--probe-splits", "train"), "--probe-splits takes two"),
+        (("--device", "gpu"), "--device gpu"),
+        (("--architecture", "resnet18"), "unknown architecture 'resnet18'"),
+        (("--warmup-epochs", "3"), "warm-up"),
+        (("--optimiser", "sgd"), "optimiser"),
+    ],
+)
+def test_refusals_are_one_line_and_exit_code_2(
+    alone: Path,
+    pretrain: Pretrain,
+    capsys: pytest.CaptureFixture[str],
+    flags: tuple[str, ...],
+    message: str,
+) -> None:
+    assert pretrain("alone", *flags) == 2
+    error = capsys.readouterr().err
+    assert message in error.splitlines()[-1]
+    assert "Traceback" not in error
+
+
+def test_a_collapse_ends_with_its_explanation_and_stays_one(
+    pretrain: Pretrain,
+    work: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("seer_model.pretraining.monitor._MIN_SPREAD", 10.0)
+    for flags in ((), ("--resume",)):
+        assert pretrain("collapsed", *flags, warmup_epochs=0) == 1
+        error = capsys.readouterr().err
+        assert "error: epoch 0: Features collapsed: their spread is 0." in error.splitlines()[-1]
+        assert "Traceback" not in error
+    assert not (work / "collapsed" / "backbone").exists()
+    assert [e["epoch"] for e in epochs(work / "collapsed")] == [1]
+    run = MlflowClient().search_runs(
+        [mlflow.get_experiment_by_name(registry.EXPERIMENT).experiment_id], max_results=1
+    )[0]
+    assert (run.info.status, run.data.tags["job"]) == ("FAILED", "pretrain_backbone")
+
+
+def test_photos_that_are_all_black_end_in_one_line(
+    pretrain: Pretrain, work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    black = encode(Image.new("RGB", (96, 96)))
+    blank = write_manifest(work / "blank", [black] * 24, labels=False)
+    assert pretrain("black", manifest=blank, warmup_epochs=0) == 1
+    error = capsys.readouterr().err
+    assert "diverged" in error.splitlines()[-1] or "collapsed" in error.splitlines()[-1]
+    assert "Traceback" not in error
+    assert not (work / "black" / "backbone").exists()
+
+
+def test_photos_without_labels_get_a_contact_sheet_and_no_probe(
+    pretrain: Pretrain, work: Path, photos: list[bytes], capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = write_manifest(work / "plain", photos, labels=False)
+    assert pretrain("plain-output", manifest=plain, epochs=1, warmup_epochs=1) == 0
+    assert "knn_accuracy" not in epochs(work / "plain-output")[0]
+    with Image.open(work / "plain-output" / "neighbours.png") as sheet:
+        assert min(sheet.size) > 200
+    options = {"manifest": plain, "probe_splits": "train,val"}
+    assert pretrain("nothing", **options) == 3
+    assert "nothing to probe with" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.spark
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # TorchDistributor's own.
+def test_two_processes_learn_what_one_does(
+    alone: Path, pretrain: Pretrain, work: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert pretrain("together", num_processes=2) == 0
+    one, two = epochs(alone), epochs(work / "together")
+    assert [e["loss"] for e in two] == pytest.approx([e["loss"] for e in one], rel=1e-4)
+    assert [e["step"] for e in two] == [3, 6]
+    assert "epoch 2 of 2: loss" in capfd.readouterr().err
+    history = MlflowClient().get_metric_history(report(work / "together")["run_id"], "loss")
+    assert [m.value for m in history] == pytest.approx([e["loss"] for e in two])
+    together = registry.resolve_backbone(report(work / "together")["backbone"])
+    weights = load_backbone(alone / "backbone").weights
+    for name, tensor in together.weights.items():
+        assert torch.allclose(tensor.float(), weights[name].float(), rtol=0.02, atol=0.02), name
+
+    # What a process refuses, the job does: in one line, with its exit code.
+    assert pretrain("together", "--resume", num_processes=2, seed=3) == 2
+    error = capfd.readouterr().err
+    assert "was made with another recipe" in error.splitlines()[-1]
+    assert "Traceback" not in error
+    assert pretrain("uneven", num_processes=3) == 2
+    assert "cannot share a batch of 8" in capfd.readouterr().err.splitlines()[-1]
