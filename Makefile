@@ -11,6 +11,8 @@ export UV_HTTP_TIMEOUT
 export PYTHON PHOTOS LISTINGS TAXONOMY DEMO_OUTPUT
 # Another Spark, or its Python code, must not stand in for the one in .venv.
 unexport SPARK_HOME PYTHONPATH PYTHONHOME
+# Without bytecode every process compiles torch anew, which takes longer than most tests.
+unexport PYTHONDONTWRITEBYTECODE
 
 CHECK := sh scripts/check_prerequisites.sh
 UV := .uv/bin/uv
