@@ -203,10 +203,10 @@ def load_backbone(folder: Path) -> Backbone:
         origin=str(record["origin"]),
         weights=load_tensors(weights),
     )
-    if backbone.width != record["width"]:
-        raise BundleError(
-            f"{folder / 'backbone.json'}: width {record['width']}, but {backbone.architecture} "
-            f"has {backbone.width}"
-        )
     backbone.build()
+    if record["width"] != backbone.width:
+        raise BundleError(
+            f"{folder / 'backbone.json'}: the width of {backbone.architecture} is "
+            f"{backbone.width}, not {record['width']!r}"
+        )
     return backbone
