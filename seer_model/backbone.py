@@ -204,7 +204,7 @@ def load_backbone(folder: Path) -> Backbone:
         weights=load_tensors(weights),
     )
     backbone.build()
-    if backbone.width != record["width"]:
+    if record["width"] != backbone.width:
         raise BundleError(
             f"{folder / 'backbone.json'}: the width of {backbone.architecture} is "
             f"{backbone.width}, not {record['width']!r}"
