@@ -143,7 +143,7 @@ class PhotoStream:
             skip=start_step * self._global_batch,
         )
         reader = ThreadPoolExecutor(1, thread_name_prefix="references")
-        pool = ThreadPoolExecutor(self._decode_threads, thread_name_prefix="decode")
+        pool = ThreadPoolExecutor(self._decode_threads, thread_name_prefix="stream-decode")
         decoding: deque[_Decoding] = deque()
         try:
             following = reader.submit(self._take, references)

@@ -376,7 +376,7 @@ def test_row_groups_are_not_read_whole(tmp_path: Path) -> None:
 
 def decoding_threads() -> list[str]:
     names = [thread.name for thread in threading.enumerate()]
-    return [name for name in names if name.startswith(("decode", "references", "footers"))]
+    return [name for name in names if name.startswith(("stream-decode", "references", "footers"))]
 
 
 @pytest.mark.parametrize("taken", [0, 1, 5, 12])
