@@ -22,7 +22,7 @@ from jobs.progress import show_progress
 from jobs.session import local_uri
 from jobs.worker import load_embedder, task_device
 from schemas.rejects import RejectReason
-from seer_model.embedder import PhotoSource
+from seer_model.photo_source import PhotoSource
 
 __all__ = ["EmbeddedPhotos", "embed_photos", "scratch_folder"]
 

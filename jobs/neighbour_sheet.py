@@ -4,7 +4,7 @@ from PIL import Image
 
 from jobs.contact_sheet import Tile, draw_contact_sheet
 from jobs.photo_sample import EmbeddedSample, PhotoSample
-from seer_model.embedder import PhotoSource
+from seer_model.photo_source import PhotoSource
 from seer_model.photos import PhotoLimits, PhotoRejected, read_photo
 from seer_model.pretraining.probe import Neighbours, nearest_neighbours
 

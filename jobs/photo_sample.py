@@ -13,7 +13,8 @@ import pyarrow.dataset as pads
 
 from schemas.errors import DataContractError
 from schemas.manifest import MANIFEST
-from seer_model.embedder import PhotoEmbedder, PhotoSource
+from seer_model.embedder import PhotoEmbedder
+from seer_model.photo_source import PhotoSource
 
 __all__ = ["EmbeddedSample", "PhotoSample", "embed_sample", "sample_photos"]
 

@@ -59,11 +59,26 @@ class PretrainBackbone(JobSettings):
     large_size: int = Field(_DEFAULT.large_size, description="pixels of a large crop's side")
     small_size: int = Field(_DEFAULT.small_size, description="pixels of a small crop's side")
     small_crops: int = Field(_DEFAULT.small_crops, ge=0, description="small crops of each photo")
+    large_scale: list[float] = Field(
+        list(_DEFAULT.large_scale), description="LOW,HIGH: share of a photo in a large crop"
+    )
+    small_scale: list[float] = Field(
+        list(_DEFAULT.small_scale), description="LOW,HIGH: share of a photo in a small crop"
+    )
+    colour_strength: float = Field(
+        _DEFAULT.colour_strength,
+        ge=0,
+        le=1,
+        description="of the colour jitter; less where kinds differ by colour",
+    )
     prototypes: int = Field(
         _DEFAULT.prototypes, ge=2, description="some ten times the kinds of things in the photos"
     )
     projection: list[int] = Field(
         list(_DEFAULT.projection), description="widths of the projection head, as 2048,256"
+    )
+    epsilon: float = Field(
+        _DEFAULT.epsilon, description="of Sinkhorn-Knopp; smaller makes assignments sharper"
     )
     queue_length: int = Field(
         _DEFAULT.queue_length, description="embeddings remembered, for small batches; 0 for none"
@@ -89,15 +104,17 @@ class PretrainBackbone(JobSettings):
     )
 
     @model_validator(mode="after")
-    def _two_splits(self) -> Self:
+    def _in_pairs(self) -> Self:
         if len(self.probe_splits) not in (0, 2):
             raise ValueError("--probe-splits takes two, as train,val")
+        if len(self.large_scale) != 2 or len(self.small_scale) != 2:
+            raise ValueError("--large-scale and --small-scale take two, as 0.14,1")
         return self
 
     def recipe(self) -> Recipe:
         """The flags that shape the weights."""
         given = {f.name: getattr(self, f.name) for f in fields(Recipe) if hasattr(self, f.name)}
-        return Recipe(**(given | {"projection": tuple(self.projection)}))
+        return Recipe(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
 
     def command(self) -> str:
         """What was typed, but for what may hold a password."""

@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from seer_model.pretraining.photo_stream import PhotoStream
 from seer_model.pretraining.probe import knn_accuracy
 from seer_model.pretraining.processes import Processes
 from seer_model.pretraining.recipe import Recipe
+from seer_model.pretraining.statistics import settle_statistics
 from seer_model.pretraining.trainer import EpochReport, Trainer
 
 __all__ = ["Training", "read_epochs", "train"]
@@ -35,6 +37,8 @@ log = logging.getLogger(__name__)
 
 _PROBE_SEED = 0
 _QUERIES_PER_PHOTO = 0.25
+_SETTLING_BATCH = 64
+_SETTLING_BATCHES = 16
 
 
 @dataclass(frozen=True)
@@ -106,8 +110,11 @@ def train(training: Training) -> None:
     total = recipe.epochs * stream.steps_per_epoch
     with show_steps("pretraining", total, trainer.step) as steps:
         stream.steps = steps
-        trainer.run(_Records(training, trainer, steps, trainer.step // stream.steps_per_epoch))
-    save_backbone(_backbone(training, trainer, stream), training.output / "backbone")
+        done = trainer.step // stream.steps_per_epoch
+        trainer.run(_Records(training, trainer, steps, done))
+    photos = stream.steps_per_epoch * recipe.batch_size
+    origin = f"SwAV, {recipe.epochs} epochs of {photos} photos ({stream.fingerprint[:12]})"
+    save_backbone(_backbone(training, trainer, origin), training.output / "backbone")
 
 
 def read_epochs(output: Path) -> list[dict[str, Any]]:
@@ -132,13 +139,19 @@ class _WatchedStream(PhotoStream):
                 self.steps.advance()
 
 
-def _backbone(training: Training, trainer: Trainer, stream: PhotoStream) -> Backbone:
-    recipe = training.recipe
-    photos = stream.steps_per_epoch * recipe.batch_size
-    return trainer.backbone(
-        licence=training.licence,
-        origin=f"SwAV, {recipe.epochs} epochs of {photos} photos ({stream.fingerprint[:12]})",
+def _backbone(training: Training, trainer: Trainer, origin: str = "") -> Backbone:
+    """The trunk as it is now, made ready for whole photos."""
+    trained = trainer.backbone(licence=training.licence, origin=origin)
+    whole = PhotoStream(
+        training.manifest,
+        splits=training.splits,
+        photo_size=trained.preprocessing.image_size,
+        batch_size=min(_SETTLING_BATCH, training.recipe.batch_size),
+        seed=training.recipe.seed,
+        decode_threads=_decode_threads(),
     )
+    photos = islice(whole.batches(0), _SETTLING_BATCHES)
+    return settle_statistics(trained, photos, device=training.device)
 
 
 class _Records:
@@ -165,7 +178,8 @@ class _Records:
         epoch = report.epoch + 1
         last = self._training.recipe.epochs
         if self._probe and (epoch % self._training.probe_every == 0 or epoch == last):
-            figures["knn_accuracy"] = self._probe.accuracy(self._trainer)
+            backbone = _backbone(self._training, self._trainer)
+            figures["knn_accuracy"] = self._probe.accuracy(backbone)
         registry.log_figures(figures, step=epoch, run_id=self._training.run_id)
         self._epochs = [e for e in self._epochs if e["epoch"] < epoch]
         self._epochs.append({"epoch": epoch, "step": report.step, **figures})
@@ -206,8 +220,7 @@ class _Probe:
         log.info("no labels in the splits train and val: nothing to probe with")
         return None
 
-    def accuracy(self, trainer: Trainer) -> float:
-        backbone = trainer.backbone(licence="", origin="")
+    def accuracy(self, backbone: Backbone) -> float:
         embedder = PhotoEmbedder(backbone, self.device, decode_threads=_decode_threads())
         known, asked = (embed_sample(embedder, sample) for sample in (self.known, self.asked))
         if not len(known.photos) or not len(asked.photos):

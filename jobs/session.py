@@ -37,10 +37,12 @@ def start_session(name: str) -> SparkSession:
     for that (`local[2]`).
     """
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
-    if "PYSPARK_GATEWAY_PORT" in os.environ:
-        # Under spark-submit the settings are in the JVM that runs already.
+    by_submit = "PYSPARK_GATEWAY_PORT" in os.environ
+    if by_submit:
+        # Under spark-submit the settings are in the JVM that runs already. A JVM that an earlier
+        # session here started would give that session's.
         SparkContext._ensure_initialized()
-    submitted = SparkConf()
+    submitted = SparkConf(loadDefaults=by_submit)
     builder = SparkSession.builder.appName(name)
     defaults = dict(_DEFAULTS)
     if not submitted.contains("spark.master"):

@@ -7,6 +7,7 @@ the training. Where none is in `val`, a seventh of the others is held out by the
 """
 
 import hashlib
+import os
 import sys
 from collections.abc import Sequence
 from datetime import date
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 from pydantic import Field
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F  # noqa: N812
@@ -28,10 +30,14 @@ from jobs.session import start_session
 from jobs.settings import JobSettings, run_job
 from jobs.worker import ship_model
 from schemas.errors import DataContractError
+from schemas.taxonomy import Taxonomy
 from schemas.taxonomy_readers import read_taxonomy
 from seer_model import registry
-from seer_model.backbone import save_backbone
+from seer_model.backbone import Backbone, save_backbone
 from seer_model.bundle import save_bundle
+from seer_model.finetuning import FinetuneRecipe, finetune
+from seer_model.hierarchy import ClassTree
+from seer_model.photo_source import PhotoSource
 from seer_model.training import LabelledPhotos, fit_bundle
 
 _HELD_OUT = 7
@@ -56,6 +62,13 @@ class TrainHead(JobSettings):
     target_precision: float = Field(
         0.9, gt=0, lt=1, description="share of assigned listings that is to be right"
     )
+    finetune: bool = Field(
+        False, description="first train the whole backbone on the labelled photos of split train"
+    )
+    finetune_epochs: int = Field(20, ge=1, description="passes over them for --finetune")
+    finetune_size: int | None = Field(
+        None, ge=32, description="pixels of a crop's side; smaller is faster (default: as embedded)"
+    )
     seed: int = Field(0, description="seed of the training")
 
 
@@ -76,6 +89,8 @@ def train(settings: TrainHead) -> None:
         registry.tracked_run("train_head", parameters) as run_id,
         scratch_folder(settings.embeddings) as work,
     ):
+        if settings.finetune:
+            backbone = _finetuned(backbone, photos, taxonomy, settings)
         save_backbone(backbone, work / "model" / "backbone")
         model = ship_model(spark, work / "model", backbone.digest)
         started = perf_counter()
@@ -145,9 +160,7 @@ def _collect(photos: DataFrame) -> pa.Table:
 
 
 def _split(table: pa.Table, width: int) -> tuple[LabelledPhotos, LabelledPhotos]:
-    val = pc.fill_null(pc.equal(table.column("split"), "val"), fill_value=False)
-    if not pc.any(val).as_py():
-        val = pa.array([_held_out(x) for x in table.column("listing_id").to_pylist()], pa.bool_())
+    val = _is_val(table)
     train_photos = _labelled(table.filter(pc.invert(val)), width)
     val_photos = _labelled(table.filter(val), width)
     if not train_photos.labels or not val_photos.labels:
@@ -156,6 +169,47 @@ def _split(table: pa.Table, width: int) -> tuple[LabelledPhotos, LabelledPhotos]
             f"{len(train_photos.labels)} to train on, {len(val_photos.labels)} to calibrate on"
         )
     return train_photos, val_photos
+
+
+def _is_val(table: pa.Table) -> pa.Array:
+    """Which rows stop and calibrate the training."""
+    val = pc.fill_null(pc.equal(table.column("split"), "val"), fill_value=False)
+    if pc.any(val).as_py():
+        return val
+    return pa.array([_held_out(x) for x in table.column("listing_id").to_pylist()], pa.bool_())
+
+
+def _finetuned(
+    backbone: Backbone, photos: DataFrame, taxonomy: Taxonomy, settings: TrainHead
+) -> Backbone:
+    """Fine-tune in this process, on its GPU if there is one."""
+    columns = ("listing_id", "category_id", "split", "image_uri", "image_bytes")
+    table = photos.where(F.col("problem").isNull()).select(*columns, "image_index").toArrow()
+    table = table.sort_by([("listing_id", "ascending"), ("image_index", "ascending")])
+    table = table.filter(pc.invert(_is_val(table)))
+    if not table.num_rows:
+        raise DataContractError("no labelled photo to fine-tune on")
+    ClassTree(taxonomy, table.column("category_id").to_pylist())  # Before the long work.
+    categories = table.column("category_id").dictionary_encode().combine_chunks()
+    return finetune(
+        backbone,
+        [
+            PhotoSource(uri, data)
+            for uri, data in zip(
+                table.column("image_uri").to_pylist(),
+                table.column("image_bytes").to_pylist(),
+                strict=True,
+            )
+        ],
+        categories.indices.to_numpy().astype(np.int64),
+        FinetuneRecipe(
+            epochs=settings.finetune_epochs,
+            crop_size=settings.finetune_size,
+            seed=settings.seed,
+        ),
+        device="cuda" if torch.cuda.is_available() else "cpu",
+        decode_threads=os.cpu_count() or 1,
+    )
 
 
 def _held_out(listing_id: str) -> bool:

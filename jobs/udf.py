@@ -22,7 +22,7 @@ from jobs.worker import load_embedder, load_scorer, ship_model, task_device
 from schemas.errors import SettingsError
 from seer_model import registry
 from seer_model.categorizer import Categorizer
-from seer_model.embedder import PhotoSource
+from seer_model.photo_source import PhotoSource
 from seer_model.scoring import SCORES
 
 __all__ = ["categorize_udf"]

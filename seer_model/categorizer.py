@@ -3,7 +3,8 @@
 import pyarrow as pa
 
 from seer_model.bundle import Bundle
-from seer_model.embedder import PhotoEmbedder, PhotoSource
+from seer_model.embedder import PhotoEmbedder
+from seer_model.photo_source import PhotoSource
 from seer_model.scoring import LISTINGS, score_listings
 
 __all__ = ["Categorizer"]

@@ -11,20 +11,14 @@ import torch
 
 from schemas.rejects import RejectReason
 from seer_model.backbone import Backbone
-from seer_model.photos import PhotoLimits, PhotoRejected, read_photo
-from seer_model.preprocessing import normalise, prepare_photo
+from seer_model.photo_source import PhotoSource, load_photo
+from seer_model.photos import PhotoLimits, PhotoRejected
+from seer_model.preprocessing import normalise
 
-__all__ = ["EmbeddedPhoto", "PhotoEmbedder", "PhotoSource", "source_problem"]
+__all__ = ["EmbeddedPhoto", "PhotoEmbedder"]
 
 Features = npt.NDArray[np.float16]
 Pixels = npt.NDArray[np.uint8]
-
-
-class PhotoSource(NamedTuple):
-    """Where a photo is: exactly one of the two must be set."""
-
-    uri: str | None
-    data: bytes | None
 
 
 class EmbeddedPhoto(NamedTuple):
@@ -32,15 +26,6 @@ class EmbeddedPhoto(NamedTuple):
 
     vector: Features | None
     reject_reason: RejectReason | None
-
-
-def source_problem(source: PhotoSource) -> RejectReason | None:
-    """What is wrong with a source before anything is read, or None."""
-    if source.uri is None and source.data is None:
-        return RejectReason.NO_PHOTO
-    if source.uri is not None and source.data is not None:
-        return RejectReason.AMBIGUOUS_SOURCE
-    return None
 
 
 class PhotoEmbedder:
@@ -91,13 +76,8 @@ class PhotoEmbedder:
         return [self._pool.submit(self._load, source) for source in batch] if batch else None
 
     def _load(self, source: PhotoSource) -> Pixels | RejectReason:
-        problem = source_problem(source)
-        if problem is not None:
-            return problem
         try:
-            data = source.data if source.uri is None else read_photo(source.uri, self._limits)
-            assert data is not None  # noqa: S101 - source_problem saw to it
-            return prepare_photo(data, self.backbone.preprocessing, self._limits)
+            return load_photo(source, self.backbone.preprocessing, self._limits)
         except PhotoRejected as rejected:
             return rejected.reason
 

@@ -10,7 +10,8 @@ from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from seer_model.bundle import load_bundle
 from seer_model.categorizer import Categorizer
-from seer_model.embedder import PhotoEmbedder, PhotoSource
+from seer_model.embedder import PhotoEmbedder
+from seer_model.photo_source import PhotoSource
 
 __all__ = ["ListingCategorizer"]
 

@@ -9,7 +9,8 @@ import pandas as pd
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
 from seer_model.backbone import load_backbone
-from seer_model.embedder import PhotoEmbedder, PhotoSource
+from seer_model.embedder import PhotoEmbedder
+from seer_model.photo_source import PhotoSource
 
 __all__ = ["ListingBackbone"]
 

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from seer_model.preprocessing import Preprocessing
-from seer_model.pretraining.crops import LARGE_CROPS, SMALL_CROPS, CropSpec, MultiCrop
+from seer_model.pretraining.crops import CropSpec, MultiCrop
 from seer_model.pretraining.loss import PrototypeQueue, assign, swav_loss
 from seer_model.pretraining.model import SwavModel
 from seer_model.pretraining.optim import Larc, adamw, cosine_with_warmup, parameter_groups
@@ -62,10 +62,11 @@ class Learner:
         self._device = device
         self._crops = MultiCrop(
             [
-                CropSpec(recipe.large_size, recipe.large_crops, LARGE_CROPS.scale),
-                CropSpec(recipe.small_size, recipe.small_crops, SMALL_CROPS.scale),
+                CropSpec(recipe.large_size, recipe.large_crops, recipe.large_scale),
+                CropSpec(recipe.small_size, recipe.small_crops, recipe.small_scale),
             ],
             preprocessing=preprocessing,
+            colour_strength=recipe.colour_strength,
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from schemas.errors import DataContractError
 from schemas.manifest import check_manifest
-from seer_model.embedder import PhotoSource
+from seer_model.photo_source import PhotoSource
 
 __all__ = ["PhotoReferences"]
 

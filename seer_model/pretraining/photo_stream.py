@@ -26,9 +26,9 @@ import torch
 
 from schemas.errors import DataContractError, SettingsError
 from schemas.rejects import RejectReason
-from seer_model.embedder import PhotoSource, source_problem
-from seer_model.photos import PhotoLimits, PhotoRejected, read_photo
-from seer_model.preprocessing import Preprocessing, prepare_photo
+from seer_model.photo_source import PhotoSource, load_photo
+from seer_model.photos import PhotoLimits, PhotoRejected
+from seer_model.preprocessing import Preprocessing
 from seer_model.pretraining.photo_references import PhotoReferences
 
 __all__ = ["PhotoStream"]
@@ -191,13 +191,8 @@ class PhotoStream:
         )
 
     def _load(self, out: Pixels, source: PhotoSource) -> RejectReason | None:
-        problem = source_problem(source)
-        if problem is not None:
-            return problem
         try:
-            data = source.data if source.uri is None else read_photo(source.uri, self._limits)
-            assert data is not None  # noqa: S101 - source_problem saw to it
-            out[:] = prepare_photo(data, self._preprocessing, self._limits)
+            out[:] = load_photo(source, self._preprocessing, self._limits)
         except PhotoRejected as rejected:
             return rejected.reason
         return None

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from schemas.errors import SettingsError
+from seer_model.pretraining.crops import LARGE_CROPS, SMALL_CROPS
 
 __all__ = ["Recipe"]
 
@@ -21,10 +22,15 @@ class Recipe:
         large_crops: Number of large crops, whose assignments the others predict.
         small_size: Side of the small crops, in pixels.
         small_crops: Number of small crops.
+        large_scale: Least and greatest share of the photo that a large crop covers.
+        small_scale: The same of a small crop. Larger shares make the task easier, and short
+            trainings on few photos get further with them.
+        colour_strength: Strength of the colour jitter; SEER's is 1. Less of it where kinds differ
+            by colour, as fruit does.
         prototypes: Their number; some ten times the kinds of things in the photos.
         projection: Widths of the projection head; the last is the width of an embedding.
         temperature: Of the predictions.
-        epsilon: Of Sinkhorn-Knopp.
+        epsilon: Of Sinkhorn-Knopp: the smaller, the fewer prototypes share a photo.
         queue_length: Embeddings remembered, over all processes, for batches smaller than the number
             of prototypes; a multiple of the batch size, 0 for none.
         queue_from_epoch: The first epoch that uses the queue.
@@ -49,6 +55,9 @@ class Recipe:
     large_crops: int = 2
     small_size: int = 96
     small_crops: int = 4
+    large_scale: tuple[float, float] = LARGE_CROPS.scale
+    small_scale: tuple[float, float] = SMALL_CROPS.scale
+    colour_strength: float = 1.0
     prototypes: int = 3000
     projection: tuple[int, ...] = (2048, 256)
     temperature: float = 0.1
@@ -75,6 +84,12 @@ class Recipe:
             raise SettingsError(
                 f"the queue must hold whole batches of {self.batch_size}, not {self.queue_length}"
             )
+        for name in ("large_scale", "small_scale"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high <= 1:
+                raise SettingsError(f"{name} must be two shares of a photo, not {low}, {high}")
+        if self.epsilon <= 0:
+            raise SettingsError(f"epsilon must be above 0, not {self.epsilon}")
         if self.warmup_epochs > self.epochs:
             raise SettingsError(f"{self.warmup_epochs} epochs of warm-up in {self.epochs} epochs")
 

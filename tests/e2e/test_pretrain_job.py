@@ -23,7 +23,8 @@ from jobs.samples.scenes import draw_scene
 from schemas.manifest import MANIFEST
 from seer_model import registry
 from seer_model.backbone import load_backbone
-from seer_model.embedder import PhotoEmbedder, PhotoSource
+from seer_model.embedder import PhotoEmbedder
+from seer_model.photo_source import PhotoSource
 
 pytestmark = pytest.mark.slow
 

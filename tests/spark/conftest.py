@@ -23,7 +23,8 @@ from schemas.taxonomy import Category, Taxonomy
 from seer_model.backbone import random_backbone
 from seer_model.bundle import Bundle, load_bundle, save_bundle
 from seer_model.calibration import Calibration
-from seer_model.embedder import PhotoEmbedder, PhotoSource
+from seer_model.embedder import PhotoEmbedder
+from seer_model.photo_source import PhotoSource
 from seer_model.training import LabelledPhotos, fit_bundle
 
 ROOT = Path(__file__).parents[2]

@@ -11,6 +11,7 @@ from pyspark.sql import SparkSession
 
 from jobs import evaluate_challenger, promote_challenger, train_head
 from seer_model import registry
+from seer_model.backbone import random_backbone
 from seer_model.bundle import Bundle, load_bundle, save_bundle
 from seer_model.head import LinearHead
 
@@ -101,6 +102,23 @@ def test_train_head_registers_what_the_job_can_load(
     assert again.training["fingerprint"] == resolved.bundle.training["fingerprint"]
     with pytest.raises(registry.SettingsError):
         registry.resolve_bundle("models:/colours/2")
+
+
+def test_fine_tuning_makes_a_backbone_of_its_own(
+    spark: SparkSession, labelled: Path, tmp_path: Path, database: str
+) -> None:
+    tree, report = tmp_path / "tree.csv", tmp_path / "report.json"
+    tree.write_text(TAXONOMY, encoding="utf-8")
+    argv = ["--manifest", str(labelled), "--taxonomy", str(tree), "--tracking-uri", database]
+    argv += ["--backbone", "timm:regnety_002", "--output", str(tmp_path / "bundle")]
+    tuning = ["--finetune", "--finetune-epochs", "2", "--finetune-size", "32"]
+    assert train_head.main([*argv, *tuning, "--report", str(report)]) == 0
+    figures = json.loads(report.read_text(encoding="utf-8"))
+    tuned = load_bundle(tmp_path / "bundle").backbone
+    assert tuned.digest != random_backbone("regnety_002").digest
+    # Those that calibrate were not trained on.
+    assert f"fine-tuned on {figures['train_photos']} labelled photos" in tuned.origin
+    assert figures["photos_embedded"] == figures["train_photos"] + figures["val_photos"]
 
 
 def test_an_unknown_label_stops_the_training(

@@ -11,7 +11,8 @@ import pytest
 from seer_model import registry
 from seer_model.bundle import Bundle
 from seer_model.categorizer import Categorizer
-from seer_model.embedder import PhotoEmbedder, PhotoSource
+from seer_model.embedder import PhotoEmbedder
+from seer_model.photo_source import PhotoSource
 from seer_model.scoring import SCORES
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]

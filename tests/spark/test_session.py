@@ -1,3 +1,6 @@
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -34,3 +37,27 @@ def test_local_uri_names_the_folder_that_python_means(
     spark.range(3, numPartitions=1).write.parquet(local_uri(Path(name)))
     assert (tmp_path / name / "_SUCCESS").is_file()
     assert spark.read.parquet(local_uri(tmp_path / name)).count() == 3
+
+
+TWO_SESSIONS = """
+import os
+from jobs.session import start_session
+for master in ("local[1]", "local[2]"):
+    os.environ["MASTER"] = master
+    session = start_session("one of two")
+    print(session.sparkContext.master)
+    session.stop()
+"""
+
+
+@pytest.mark.slow
+def test_a_later_session_is_not_on_the_master_of_an_earlier_one() -> None:
+    env = {name: value for name, value in os.environ.items() if name != "PYSPARK_GATEWAY_PORT"}
+    done = subprocess.run(
+        [sys.executable, "-c", TWO_SESSIONS],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=env | {"PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert done.stdout.split() == ["local[1]", "local[2]"]

@@ -10,7 +10,8 @@ from jobs.udf import categorize_udf
 from schemas.errors import SettingsError
 from seer_model.bundle import Bundle
 from seer_model.categorizer import Categorizer
-from seer_model.embedder import PhotoEmbedder, PhotoSource
+from seer_model.embedder import PhotoEmbedder
+from seer_model.photo_source import PhotoSource
 
 pytestmark = pytest.mark.spark
 

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from schemas.rejects import RejectReason
 from seer_model.backbone import Backbone
-from seer_model.embedder import EmbeddedPhoto, PhotoEmbedder, PhotoSource, source_problem
+from seer_model.embedder import EmbeddedPhoto, PhotoEmbedder
+from seer_model.photo_source import PhotoSource
 from seer_model.photos import PhotoLimits
 from seer_model.preprocessing import normalise, prepare_photo
 
@@ -178,27 +179,13 @@ def test_only_rejects(embedder: PhotoEmbedder) -> None:
     assert list(embedder.embed(sources)) == [(None, RejectReason.EMPTY_FILE)] * (BATCH + 1)
 
 
-@pytest.mark.parametrize(
-    ("source", "problem"),
-    [
-        (PhotoSource(None, None), RejectReason.NO_PHOTO),
-        (PhotoSource("a.jpg", b"1"), RejectReason.AMBIGUOUS_SOURCE),
-        (PhotoSource("", b""), RejectReason.AMBIGUOUS_SOURCE),
-        (PhotoSource("", None), None),
-        (PhotoSource(None, b""), None),
-    ],
-)
-def test_source_problem(source: PhotoSource, problem: RejectReason | None) -> None:
-    assert source_problem(source) is problem
-
-
 def test_what_is_no_fault_of_a_photo_is_raised(
     embedder: PhotoEmbedder, monkeypatch: pytest.MonkeyPatch, photos: Sequence[PhotoSource]
 ) -> None:
     def broken(*args: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("seer_model.embedder.prepare_photo", broken)
+    monkeypatch.setattr("seer_model.photo_source.prepare_photo", broken)
     with pytest.raises(MemoryError):
         list(embedder.embed(photos))
 
@@ -239,7 +226,7 @@ def test_the_next_batch_is_decoded_while_one_is_embedded(
             all_decoded.set()
         return prepare_photo(*args)
 
-    monkeypatch.setattr("seer_model.embedder.prepare_photo", counted)
+    monkeypatch.setattr("seer_model.photo_source.prepare_photo", counted)
     embedded = embedder.embed(photos[: 2 * BATCH])
     next(embedded)
     assert all_decoded.wait(timeout=30)

@@ -18,7 +18,8 @@ from jobs.photo_sample import EmbeddedSample, PhotoSample, embed_sample, sample_
 from schemas.errors import DataContractError
 from schemas.manifest import MANIFEST
 from seer_model.backbone import random_backbone
-from seer_model.embedder import PhotoEmbedder, PhotoSource
+from seer_model.embedder import PhotoEmbedder
+from seer_model.photo_source import PhotoSource
 
 torch.set_num_threads(1)
 

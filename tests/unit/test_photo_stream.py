@@ -17,13 +17,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-import seer_model.pretraining.photo_stream
 from jobs.samples.products import KINDS
 from jobs.samples.scenes import draw_scene
 from schemas.errors import DataContractError, SettingsError
 from schemas.manifest import MANIFEST
 from schemas.rejects import RejectReason
-from seer_model.embedder import PhotoSource
+from seer_model.photo_source import PhotoSource
 from seer_model.photos import PhotoLimits
 from seer_model.preprocessing import Preprocessing, prepare_photo
 from seer_model.pretraining.photo_references import PhotoReferences
@@ -323,7 +322,7 @@ def count_calls(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
         decoded.append(data)
         return prepare_photo(data, *rest)
 
-    monkeypatch.setattr(seer_model.pretraining.photo_stream, "prepare_photo", prepare)
+    monkeypatch.setattr("seer_model.photo_source.prepare_photo", prepare)
     return decoded
 
 

@@ -14,7 +14,8 @@ import torch
 
 from schemas.errors import SettingsError
 from seer_model.backbone import load_backbone, save_backbone
-from seer_model.embedder import PhotoEmbedder, PhotoSource
+from seer_model.embedder import PhotoEmbedder
+from seer_model.photo_source import PhotoSource
 from seer_model.photos import PhotoLimits
 from seer_model.preprocessing import normalise, prepare_photo
 from seer_model.pretraining.recipe import Recipe

