@@ -113,8 +113,11 @@ class PretrainBackbone(JobSettings):
 
     def recipe(self) -> Recipe:
         """The flags that shape the weights."""
-        given = {f.name: getattr(self, f.name) for f in fields(Recipe) if hasattr(self, f.name)}
-        return Recipe(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
+        given: dict[str, Any] = {}
+        for name in (field.name for field in fields(Recipe) if hasattr(self, field.name)):
+            value = getattr(self, name)
+            given[name] = tuple(value) if isinstance(value, list) else value
+        return Recipe(**given)
 
     def command(self) -> str:
         """What was typed, but for what may hold a password."""
