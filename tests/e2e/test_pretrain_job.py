@@ -1,113 +1,23 @@
-"""The pretraining job, run in this process on two dozen drawn photos; one run is two processes."""
+"""The pretraining job: what it leaves, resuming, refusals; one run is two processes."""
 
-import io
-import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 from mlflow import MlflowClient
 from PIL import Image
-from pyspark.sql import SparkSession
 
-from jobs import pretrain_backbone
-from jobs.samples.products import KINDS
-from jobs.samples.scenes import draw_scene
-from schemas.manifest import MANIFEST
 from seer_model import registry
 from seer_model.backbone import load_backbone
 from seer_model.embedder import PhotoEmbedder
 from seer_model.photo_source import PhotoSource
+from tests.e2e.pretraining import Pretrain, epochs, report
 
 pytestmark = pytest.mark.slow
-
-TINY = {
-    "architecture": "regnety_002",
-    "epochs": 2,
-    "batch-size": 8,
-    "photo-size": 40,
-    "large-size": 32,
-    "small-size": 16,
-    "small-crops": 1,
-    "prototypes": 12,
-    "projection": "32,16",
-    # A collapse raises no alarm during the warm-up, and so little training may well look like one.
-    "warmup-epochs": 2,
-    "probe-every": 1,
-    "device": "cpu",
-}
-Pretrain = Callable[..., int]
-
-
-def write_manifest(folder: Path, photos: list[bytes], *, labels: bool = True) -> Path:
-    rows = [
-        {
-            "listing_id": f"listing-{n // 2}",
-            "image_index": n % 2,
-            "image_bytes": photo,
-            "category_id": KINDS[n // 2 % 3].category_path[-1] if labels else None,
-            "split": ("val" if n % 8 > 5 else "train") if labels else None,
-        }
-        for n, photo in enumerate(photos)
-    ]
-    partition = folder / "ds=2026-11-25"
-    partition.mkdir(parents=True)
-    pq.write_table(pa.Table.from_pylist(rows, MANIFEST), partition / "part-0.parquet")
-    return folder
-
-
-def encode(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG")
-    return buffer.getvalue()
-
-
-@pytest.fixture(scope="module")
-def photos() -> list[bytes]:
-    drawn = [
-        draw_scene(KINDS[n // 2 % 3], n // 2, np.random.default_rng(n)).resize((96, 96))
-        for n in range(25)
-    ]
-    return [encode(image) for image in drawn]
-
-
-@pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    torch.set_num_threads(1)
-    yield tmp_path_factory.mktemp("pretrain")
-    session = SparkSession.getActiveSession()
-    if session is not None:
-        session.stop()
-
-
-@pytest.fixture(scope="module")
-def manifest(work: Path, photos: list[bytes]) -> Path:
-    return write_manifest(work / "manifest", photos)
-
-
-@pytest.fixture(scope="module")
-def pretrain(work: Path, manifest: Path) -> Pretrain:
-    """Runs the job and gives its exit code; the report is beside the output."""
-
-    def run(output: str, *flags: str, **changes: Any) -> int:
-        options = TINY | {
-            "manifest": manifest,
-            "output": work / output,
-            "tracking-uri": f"sqlite:///{work / 'mlflow.db'}",
-            "report": work / f"{output}.json",
-        }
-        options |= {name.replace("_", "-"): value for name, value in changes.items()}
-        argv = [part for name, value in options.items() for part in (f"--{name}", str(value))]
-        return pretrain_backbone.main([*argv, "--no-bf16", *flags])
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -115,18 +25,6 @@ def alone(pretrain: Pretrain, work: Path) -> Path:
     """The output of a run in one process."""
     assert pretrain("alone") == 0
     return work / "alone"
-
-
-def report(output: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(output.with_suffix(".json").read_text(encoding="utf-8"))
-    return found
-
-
-def epochs(output: Path) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads((output / "epochs.json").read_text(encoding="utf-8"))[
-        "epochs"
-    ]
-    return found
 
 
 def test_backbone_is_in_the_folder_and_in_the_registry(alone: Path) -> None:
@@ -257,51 +155,6 @@ def test_refusals_are_one_line_and_exit_code_2(
     error = capsys.readouterr().err
     assert message in error.splitlines()[-1]
     assert "Traceback" not in error
-
-
-def test_a_collapse_ends_with_its_explanation_and_stays_one(
-    pretrain: Pretrain,
-    work: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setattr("seer_model.pretraining.monitor._MIN_SPREAD", 10.0)
-    for flags in ((), ("--resume",)):
-        assert pretrain("collapsed", *flags, warmup_epochs=0) == 1
-        error = capsys.readouterr().err
-        assert "error: epoch 0: Features collapsed: their spread is 0." in error.splitlines()[-1]
-        assert "Traceback" not in error
-    assert not (work / "collapsed" / "backbone").exists()
-    assert [e["epoch"] for e in epochs(work / "collapsed")] == [1]
-    run = MlflowClient().search_runs(
-        [mlflow.get_experiment_by_name(registry.EXPERIMENT).experiment_id], max_results=1
-    )[0]
-    assert (run.info.status, run.data.tags["job"]) == ("FAILED", "pretrain_backbone")
-
-
-def test_photos_that_are_all_black_end_in_one_line(
-    pretrain: Pretrain, work: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    black = encode(Image.new("RGB", (96, 96)))
-    blank = write_manifest(work / "blank", [black] * 24, labels=False)
-    assert pretrain("black", manifest=blank, warmup_epochs=0) == 1
-    error = capsys.readouterr().err
-    assert "diverged" in error.splitlines()[-1] or "collapsed" in error.splitlines()[-1]
-    assert "Traceback" not in error
-    assert not (work / "black" / "backbone").exists()
-
-
-def test_photos_without_labels_get_a_contact_sheet_and_no_probe(
-    pretrain: Pretrain, work: Path, photos: list[bytes], capsys: pytest.CaptureFixture[str]
-) -> None:
-    plain = write_manifest(work / "plain", photos, labels=False)
-    assert pretrain("plain-output", manifest=plain, epochs=1, warmup_epochs=1) == 0
-    assert "knn_accuracy" not in epochs(work / "plain-output")[0]
-    with Image.open(work / "plain-output" / "neighbours.png") as sheet:
-        assert min(sheet.size) > 200
-    options = {"manifest": plain, "probe_splits": "train,val"}
-    assert pretrain("nothing", **options) == 3
-    assert "nothing to probe with" in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.spark

@@ -1,8 +1,11 @@
-"""One Spark session on two cores, a tiny model, photos that work and photos that do not."""
+"""A Spark session on two cores, a cluster, a tiny model, photos that work and some that do not."""
 
 import io
 import json
+import subprocess
+import sys
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +29,7 @@ from seer_model.calibration import Calibration
 from seer_model.embedder import PhotoEmbedder
 from seer_model.photo_source import PhotoSource
 from seer_model.training import LabelledPhotos, fit_bundle
+from tests.spark.standalone_cluster import TIMEOUT_S, Job, daemon, wait_for
 
 ROOT = Path(__file__).parents[2]
 DS = "2026-11-25"
@@ -183,3 +187,53 @@ def read_categories() -> Callable[[Path], pa.Table]:
         return table
 
     return read
+
+
+@pytest.fixture(scope="module")
+def master(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    log = tmp_path_factory.mktemp("master") / "log"
+    command = ["org.apache.spark.deploy.master.Master", "--host", "127.0.0.1"]
+    with daemon(log, *command, "--port", "0", "--webui-port", "0") as process:
+        yield wait_for(r"Starting Spark master at (spark://\S+)", process, log)
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("dist") / "seer-categories.zip"
+    script = ROOT / "scripts" / "package_zip.py"
+    subprocess.run(
+        [sys.executable, script, "--root", ROOT, "--output", path], check=True, timeout=TIMEOUT_S
+    )
+    return path
+
+
+@pytest.fixture
+def job(
+    write_manifest: Callable[..., Path],
+    draw_photo: Callable[..., bytes],
+    broken_photos: dict[str, bytes],
+    bundle_folder: Path,
+    tracking_uri: str,
+    tmp_path: Path,
+) -> Job:
+    photos = [draw_photo("warm/red", i) for i in range(40)] + list(broken_photos.values())
+    file = tmp_path / "photo.jpg"
+    file.write_bytes(photos[0])
+    rows = [
+        {"listing_id": f"listing {i % 30}", "image_index": i // 30, "image_bytes": photo}
+        for i, photo in enumerate(photos)
+    ]
+    rows.append({"listing_id": "a file", "image_index": 0, "image_uri": str(file)})
+    rows.append({"listing_id": "no file", "image_index": 0, "image_uri": str(tmp_path / "none")})
+    folder = tmp_path / "shell"
+    folder.mkdir()
+    arguments = {
+        "--manifest": write_manifest(tmp_path / "manifest", rows).as_uri(),
+        "--ds": DS,
+        "--model": bundle_folder,
+        "--output": tmp_path / "categories",
+        "--embeddings": tmp_path / "store",
+        "--tracking-uri": tracking_uri,
+        "--report": tmp_path / "report.json",
+    }
+    return Job(folder, arguments, Counter(row["listing_id"] for row in rows))

@@ -20,6 +20,7 @@ from seer_model.files import digest_file
 from seer_model.head import LinearHead
 from seer_model.hierarchy import ClassTree
 from seer_model.training import FittedBundle, LabelledPhotos, fit_bundle
+from tests.unit.swav_training import write_manifest
 
 settings.register_profile("seer", deadline=None)  # The machine is shared.
 settings.load_profile("seer")
@@ -167,3 +168,9 @@ def seal_weights(edit_json: Callable[..., None]) -> Callable[[Path], None]:
         edit_json(folder / "backbone.json", lambda r: r.update(weights_sha256=digest))
 
     return seal
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photos for the tiny trainings of one test file, which may write beside it."""
+    return write_manifest(tmp_path_factory.mktemp("trainer") / "manifest")

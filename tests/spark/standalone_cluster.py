@@ -1,0 +1,138 @@
+"""A standalone Spark cluster on this machine, and the main job submitted to it."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyspark
+
+ROOT = Path(__file__).parents[2]
+JOB = ROOT / "jobs" / "categorize_listings.py"
+BIN = Path(pyspark.__file__).parent / "bin"
+TIMEOUT_S = 180
+"""Of a process, or of what one waits for."""
+
+
+# ---------------------------------------------------------------- a cluster
+
+
+def clean_environment() -> dict[str, str]:
+    """Of a person's shell: nothing that this process, pytest or Spark has put there."""
+    kept = {"PATH", "HOME", "JAVA_HOME", "LANG", "TMPDIR", "PYTHONPYCACHEPREFIX"}
+    return {name: value for name, value in os.environ.items() if name in kept} | {
+        "SPARK_LOCAL_IP": "127.0.0.1",
+        "SPARK_DAEMON_MEMORY": "512m",
+        "PYSPARK_PYTHON": sys.executable,
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+    }
+
+
+def wait_for(pattern: str, process: subprocess.Popen[bytes], log: Path) -> str:
+    """The first group of a pattern, once it is in the log of a process."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while not (found := re.search(pattern, log.read_text(encoding="utf-8"))):
+        assert process.poll() is None, log.read_text(encoding="utf-8")
+        assert time.monotonic() < deadline, log.read_text(encoding="utf-8")
+        time.sleep(0.1)
+    return found[1]
+
+
+@contextmanager
+def daemon(log: Path, *command: str) -> Iterator[subprocess.Popen[bytes]]:
+    """One of Spark's own processes, which is gone when the block ends."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [BIN / "spark-class", *command],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=log.parent,
+            env=clean_environment(),
+        )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def worker(master: str, folder: Path, cores: int, resources: Path | None = None) -> Iterator[Path]:
+    """A worker on this machine; yields where its executors work."""
+    folder.mkdir()
+    work, log = folder / "work", folder / "log"
+    command = ["org.apache.spark.deploy.worker.Worker", "--host", "127.0.0.1", "--port", "0"]
+    command += ["--webui-port", "0", "--cores", str(cores), "--memory", "1g"]
+    command += ["--work-dir", str(work)]
+    if resources is not None:
+        command += ["--properties-file", str(resources)]
+    with daemon(log, *command, master) as process:
+        wait_for(r"(Successfully registered with master)", process, log)
+        yield work
+
+
+# ---------------------------------------------------------------- a job for it
+
+
+class Job(NamedTuple):
+    """What is submitted, and the folder it runs in, which holds no code."""
+
+    folder: Path
+    arguments: Mapping[str, object]
+    listings: Counter[str]
+
+
+def submit(
+    folder: Path, package: Path, master: str, conf: Mapping[str, object], *command: object
+) -> None:
+    """Run spark-submit from a folder, until the job is done."""
+    scratch = folder / "scratch"
+    scratch.mkdir(exist_ok=True)
+    settings = [part for name, value in conf.items() for part in ("--conf", f"{name}={value}")]
+    done = subprocess.run(
+        [BIN / "spark-submit", "--master", master, "--py-files", package, *settings, *command],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=clean_environment() | {"TMPDIR": str(scratch)},
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not list(scratch.glob("seer-*")), "the model's archive was left behind"
+
+
+def run_job(
+    job: Job, package: Path, master: str, conf: Mapping[str, object], *flags: object
+) -> dict[str, Any]:
+    """Submit the job; gives its report, once it counted every listing."""
+    arguments = [part for pair in job.arguments.items() for part in pair]
+    submit(job.folder, package, master, conf, JOB, *arguments, *flags)
+    report: dict[str, Any] = json.loads(Path(str(job.arguments["--report"])).read_text())
+    assert report["listings"] == len(job.listings)
+    assert report["photos"] == report["photos_embedded"] == job.listings.total()
+    assert report["reject_reasons"]["not_found"] == 1
+    return report
+
+
+def assert_published(job: Job, read_categories: Callable[[Path], pa.Table]) -> None:
+    table = read_categories(Path(str(job.arguments["--output"])))
+    assert table["listing_id"].to_pylist() == sorted(job.listings)
+    used, rejected = table["images_used"].to_pylist(), table["images_rejected"].to_pylist()
+    photos = [sum(both) for both in zip(used, rejected, strict=True)]
+    assert photos == [job.listings[name] for name in sorted(job.listings)]

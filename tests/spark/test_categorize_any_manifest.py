@@ -1,0 +1,77 @@
+"""Any manifest, an empty one too, gives a partition of its distinct listings."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pyspark.sql import SparkSession
+
+from schemas.categories import Decision
+from tests.spark.manifest_rows import (
+    ODD_IDS,
+    Categorize,
+    DrawPhoto,
+    ReadCategories,
+    Rows,
+    WriteManifest,
+    row,
+)
+
+pytestmark = pytest.mark.spark
+
+
+@pytest.mark.parametrize("rows", [[], [row(None, image_bytes=b"")]], ids=["no row", "no listing"])
+def test_partition_without_listings_is_published_empty(
+    spark: SparkSession,
+    categorize: Categorize,
+    read_categories: ReadCategories,
+    write_manifest: WriteManifest,
+    tmp_path: Path,
+    rows: Rows,
+) -> None:
+    manifest, output = write_manifest(tmp_path / "manifest", rows), tmp_path / "categories"
+    report = categorize(manifest, output, "--embeddings", str(tmp_path / "store"))
+    assert (report["listings"], report["photos"], report["photos_embedded"]) == (0, 0, 0)
+    assert report["rows_without_listing"] == len(rows)
+    assert read_categories(output).num_rows == 0
+    assert spark.read.parquet(str(output)).count() == 0
+
+
+@pytest.mark.slow
+def test_any_manifest_gives_its_distinct_listings(
+    categorize: Categorize,
+    read_categories: ReadCategories,
+    write_manifest: WriteManifest,
+    draw_photo: DrawPhoto,
+    broken_photos: dict[str, bytes],
+    tmp_path: Path,
+) -> None:
+    photos = [draw_photo("warm/red", 1), draw_photo("cold/blue", 2), *broken_photos.values()]
+    rows = st.builds(
+        row,
+        st.none() | st.sampled_from(ODD_IDS) | st.text(max_size=4),
+        st.none() | st.integers(-1, 3),
+        image_bytes=st.none() | st.sampled_from(photos),
+        image_uri=st.none() | st.sampled_from(["", str(tmp_path), "gopher://a/b", "/nowhere"]),
+        image_key=st.none() | st.just(""),
+        category_id=st.none() | st.text(max_size=2),
+    )
+
+    @given(st.lists(rows, max_size=12))
+    @settings(
+        max_examples=8,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    )
+    def check(drawn: Rows) -> None:
+        listings = {r["listing_id"] for r in drawn} - {None}
+        report = categorize(write_manifest(tmp_path / "manifest", drawn), tmp_path / "categories")
+        table = read_categories(tmp_path / "categories")
+        assert sorted(table["listing_id"].to_pylist()) == sorted(listings)
+        assert set(table["decision"].to_pylist()) <= set(Decision)
+        assert sum(report[name] for name in Decision) == len(listings) == report["listings"]
+
+    check()

@@ -1,0 +1,159 @@
+"""Photos of every format and colour mode decode to their colours, on white where transparent."""
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+from tests.unit.encoded_photos import FORMATS, decoded, difference, encode, encode_well, scene
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_every_format_decodes_to_its_colours(form: str) -> None:
+    palette_loss = 6 if form == "GIF" else 2
+    assert difference(decoded(encode_well(scene(), form)), scene()) < palette_loss
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "BMP", "TIFF"])
+def test_greyscale_decodes_to_equal_channels(form: str) -> None:
+    grey = scene().convert("L")
+    pixels = decoded(encode_well(grey, form))
+    assert (pixels == pixels[:, :, :1]).all()
+    assert difference(pixels[:, :, 0], grey) < 2
+
+
+@pytest.mark.parametrize("form", ["PNG", "GIF", "BMP", "TIFF"])
+def test_bilevel_decodes_to_black_and_white(form: str) -> None:
+    bilevel = scene().convert("1")
+    assert difference(decoded(encode(bilevel, form)), bilevel.convert("RGB")) == 0
+
+
+@pytest.mark.parametrize("form", ["PNG", "WEBP", "TIFF", "AVIF"])
+def test_transparent_parts_become_white(form: str) -> None:
+    image = Image.new("RGBA", (64, 32), (200, 0, 0, 255))
+    image.paste((0, 0, 0, 0), (0, 0, 16, 32))
+    image.paste((0, 0, 0, 128), (16, 0, 32, 32))
+    pixels = decoded(encode_well(image, form)).astype(int)
+    assert np.abs(pixels[16, 4] - [255, 255, 255]).max() <= 3
+    assert np.abs(pixels[16, 24] - [127, 127, 127]).max() <= 3
+    assert np.abs(pixels[16, 52] - [200, 0, 0]).max() <= 6
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+def test_grey_with_alpha_is_composited_on_white(form: str) -> None:
+    image = Image.new("LA", (4, 4), (40, 255))
+    image.putpixel((0, 0), (40, 0))
+    pixels = decoded(encode(image, form))
+    assert pixels[0, 0].tolist() == [255, 255, 255]
+    assert pixels[3, 3].tolist() == [40, 40, 40]
+
+
+@pytest.mark.parametrize(
+    ("form", "transparency"), [("PNG", 0), ("PNG", b"\x00\xff"), ("GIF", 0)], ids=str
+)
+def test_transparent_palette_entry_becomes_white(form: str, transparency: int | bytes) -> None:
+    image = Image.new("P", (4, 4), 1)
+    image.putpalette([10, 20, 30, 200, 100, 50])
+    image.putpixel((0, 0), 0)
+    pixels = decoded(encode(image, form, transparency=transparency))
+    assert pixels[0, 0].tolist() == [255, 255, 255]
+    assert pixels[3, 3].tolist() == [200, 100, 50]
+
+
+@pytest.mark.parametrize(
+    ("mode", "colour", "key"), [("RGB", (10, 20, 30), (1, 2, 3)), ("L", 10, 1)]
+)
+def test_transparent_key_colour_becomes_white(mode: str, colour: object, key: object) -> None:
+    image = Image.new(mode, (4, 4), colour)
+    image.putpixel((0, 0), key)
+    pixels = decoded(encode(image, "PNG", transparency=key))
+    assert pixels[0, 0].tolist() == [255, 255, 255]
+    assert pixels[3, 3].tolist() == list(
+        Image.new(mode, (1, 1), colour).convert("RGB").getpixel((0, 0))
+    )
+
+
+@pytest.mark.parametrize("form", ["JPEG", "TIFF"])
+def test_cmyk_decodes_to_its_colours(form: str) -> None:
+    assert difference(decoded(encode_well(scene().convert("CMYK"), form)), scene()) < 2
+
+
+def test_ycck_jpeg_decodes_to_its_colours() -> None:
+    # Pillow writes no YCCK: give it the components of one, and put the colour transform 2 into
+    # the Adobe marker. It inverts every component on the way, as Adobe does.
+    inks = Image.merge("RGB", scene().convert("CMYK").split()[:3]).convert("YCbCr")
+    inverted = [band.point(lambda value: 255 - value) for band in inks.split()]
+    data = encode_well(Image.merge("CMYK", [*inverted, Image.new("L", inks.size, 0)]), "JPEG")
+    marker = data.index(b"Adobe")
+    data = data[: marker + 11] + b"\x02" + data[marker + 12 :]
+    assert difference(decoded(data), scene()) < 2
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+def test_16_bit_grey_is_scaled_by_257(form: str) -> None:
+    values = np.array([[0, 257, 128 * 257, 200 * 257 + 100, 65535]], dtype=np.uint16)
+    assert decoded(encode(Image.fromarray(values), form))[0, :, 0].tolist() == [0, 1, 128, 200, 255]
+
+
+def test_dark_16_bit_grey_stays_dark() -> None:
+    values = np.full((2, 2), 300, dtype=np.uint16)
+    assert decoded(encode(Image.fromarray(values), "PNG")).max() == 1
+
+
+def test_16_bit_big_endian_tiff_is_scaled() -> None:
+    image = Image.frombytes("I;16B", (2, 1), b"\xff\xff\x80\x80")
+    assert decoded(encode(image, "TIFF"))[0, :, 0].tolist() == [255, 128]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0, 128 * 257, 65535], [0, 128, 255]),
+        ([-5, 2**30, 2**31 - 1], [0, 128, 255]),
+        ([0, 0, 0], [0, 0, 0]),
+    ],
+)
+def test_32_bit_integer_grey_is_scaled(values: list[int], expected: list[int]) -> None:
+    image = Image.fromarray(np.array([values], dtype=np.int32))
+    assert decoded(encode(image, "TIFF"))[0, :, 0].tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0.0, 0.5, 1.0], [0, 128, 255]),
+        ([0.0, 100.2, 255.0], [0, 100, 255]),
+        ([0.0, 257.0, 65535.0], [0, 1, 255]),
+        ([-1.0, 6e5, 1e6], [0, 153, 255]),
+        ([np.nan, np.inf, 1.0], [0, 0, 255]),
+        ([-3.0, -2.0, -1.0], [0, 0, 0]),
+    ],
+)
+def test_floating_point_grey_is_scaled(values: list[float], expected: list[int]) -> None:
+    image = Image.fromarray(np.array([values], dtype=np.float32))
+    assert decoded(encode(image, "TIFF"))[0, :, 0].tolist() == expected
+
+
+@pytest.mark.parametrize("mode", ["YCbCr", "LAB"])
+def test_other_colour_spaces_of_tiff_decode(mode: str) -> None:
+    if mode == "LAB":
+        data = encode(Image.new("LAB", (8, 8), (128, 128, 128)), "TIFF")
+        assert decoded(data).std() < 20
+    else:
+        assert difference(decoded(encode(scene().convert(mode), "TIFF")), scene()) < 2
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg"])
+def test_compressed_tiff_decodes(compression: str) -> None:
+    assert difference(decoded(encode(scene(), "TIFF", compression=compression)), scene()) < 6
+
+
+@pytest.mark.parametrize("form", ["GIF", "WEBP", "PNG", "AVIF", "TIFF", "MPO"])
+def test_first_frame_of_many_is_taken(form: str) -> None:
+    frames = [Image.new("RGB", (32, 32), colour) for colour in ("red", "lime", "blue")]
+    data = encode(frames[0], form, save_all=True, append_images=frames[1:])
+    assert difference(decoded(data), np.broadcast_to((255, 0, 0), (32, 32, 3))) < 3
+
+
+def test_colour_profile_is_left_alone() -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")).tobytes()
+    assert difference(decoded(encode(scene(), "PNG", icc_profile=profile)), scene()) == 0

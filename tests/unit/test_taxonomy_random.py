@@ -1,0 +1,101 @@
+"""Random trees come back from file and table as they were; random bytes never crash."""
+
+import csv
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.errors import SeerError
+from schemas.taxonomy import Category, Taxonomy
+from schemas.taxonomy_readers import read_taxonomy
+from tests.unit.taxonomy_samples import GOOGLE, SHOPIFY
+
+WORDS = (
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
+    .map(str.strip)
+    .filter(lambda word: word and ">" not in word.split())
+)
+
+
+@st.composite
+def trees(draw: st.DrawFn) -> list[Category]:
+    """Categories of a random tree, in random order."""
+    by_path: dict[tuple[str, ...], Category] = {}
+    ids = draw(st.lists(WORDS, min_size=1, max_size=12, unique=True))
+    for category_id in ids:
+        parent = draw(st.sampled_from([None, *by_path.values()]))
+        path = (*(parent.path if parent else ()), draw(WORDS))
+        category = Category(category_id, path, parent.category_id if parent else None)
+        by_path.setdefault(path, category)
+    return draw(st.permutations(list(by_path.values())))
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    return tmp_path_factory.mktemp("random") / "tree.csv"
+
+
+class TestRandomTrees:
+    @given(categories=trees(), with_parents=st.booleans(), version=st.sampled_from(["v 1", None]))
+    @settings(deadline=None)
+    def test_csv_and_table_round_trip(self, file, categories, with_parents, version):
+        names = ["category_id", "category_path", *(["parent_id"] if with_parents else [])]
+        with file.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.writer(stream, quoting=csv.QUOTE_ALL)
+            writer.writerow(names)
+            writer.writerows(
+                (c.category_id, " > ".join(c.path), c.parent_id)[: len(names)] for c in categories
+            )
+        built = Taxonomy(sorted(categories, key=lambda c: c.path), version)
+        taxonomy = read_taxonomy(file)
+        assert list(taxonomy) == categories
+        assert taxonomy.digest == built.digest
+
+        table = Taxonomy.from_table(built.to_table())
+        assert list(table) == list(built)
+        assert (table.version, table.digest) == (built.version, built.digest)
+
+    @given(categories=trees())
+    def test_relatives_agree(self, categories):
+        taxonomy = Taxonomy(categories)
+        for category in taxonomy:
+            above = taxonomy.ancestors(category.category_id)
+            assert [taxonomy[a].path for a in above] == [
+                category.path[:depth] for depth in range(1, category.depth)
+            ]
+            assert list(taxonomy.children(category.category_id)) == [
+                c.category_id for c in categories if c.parent_id == category.category_id
+            ]
+        parents = {category.parent_id for category in categories}
+        assert set(taxonomy.leaves()) == set(taxonomy_ids(taxonomy)) - parents
+
+    @given(
+        start=st.sampled_from(
+            [
+                b"",
+                b"\xef\xbb\xbf",
+                b"category_id,category_path\n",
+                b"category_id,category_path,parent_id\n",
+                SHOPIFY.encode(),
+                GOOGLE.encode(),
+            ]
+        ),
+        rest=st.binary()
+        | st.text(st.sampled_from('ab1 >-:,#"\n\r\0'), max_size=60).map(str.encode)
+        | st.text(st.characters(exclude_categories=["Cs"])).map(str.encode),
+    )
+    @settings(deadline=None, max_examples=500)
+    def test_any_bytes_give_a_taxonomy_or_an_error_in_one_line(self, file, start, rest):
+        file.write_bytes(start + rest)
+        message = str(file)
+        try:
+            assert len(read_taxonomy(file)) > 0
+        except SeerError as error:
+            message = str(error)
+        assert len(message.splitlines()) == 1
+        assert str(file) in message
+
+
+def taxonomy_ids(taxonomy: Taxonomy) -> list[str]:
+    return [category.category_id for category in taxonomy]
