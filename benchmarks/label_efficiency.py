@@ -190,7 +190,7 @@ class Study:
             accuracy[column(count)] = float(np.mean(scores))
         fitted = probe(train, self.train.labels, strength)
         degraded = self._degraded(extractor, fitted)
-        return self._say({"name": name, "top1": accuracy, "degraded": degraded})
+        return {"name": name, "top1": accuracy, "degraded": degraded}
 
     def trained(self, name: str, backbone: Backbone, recipe: FinetuneRecipe) -> dict[str, Any]:
         """A network that is trained anew for every number of labels, in one draw of them."""
@@ -216,17 +216,13 @@ class Study:
             accuracy[column(count)] = float(fitted.score(test, self.test.labels))
             if count == ALL:
                 degraded = self._degraded(extractor, fitted)
-        return self._say({"name": name, "top1": accuracy, "degraded": degraded})
+        return {"name": name, "top1": accuracy, "degraded": degraded}
 
     def _degraded(self, extractor: Extractor, fitted: Pipeline) -> dict[str, float]:
         return {
             name: float(fitted.score(extractor.features(self.test, degrade), self.test.labels))
             for name, degrade in DEGRADATIONS.items()
         }
-
-    def _say(self, result: dict[str, Any]) -> dict[str, Any]:
-        log.info("%s", result)
-        return result
 
 
 def column(per_category: int) -> str:

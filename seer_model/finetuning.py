@@ -85,7 +85,7 @@ def finetune(
     Args:
         backbone: Where to begin; random weights make this training from scratch.
         sources: The photos.
-        labels: int64, (photos,), from 0 on, every class at least once.
+        labels: int64, (photos,), from 0 on.
         recipe: How to train.
         device: Where to train.
         decode_threads: Photos decoded at the same time.
@@ -165,7 +165,8 @@ class _Learner:
         self._generator = generator
         self._step = 0
         counts = np.bincount(labels)
-        self._weights = torch.from_numpy((len(labels) / (len(counts) * counts)).astype(np.float32))
+        balanced = len(labels) / (np.count_nonzero(counts) * np.maximum(counts, 1))
+        self._weights = torch.from_numpy(balanced.astype(np.float32))
         size = recipe.crop_size or preprocessing.image_size
         self.photo_size = math.ceil(size * _MARGIN)
         self._crops = MultiCrop(

@@ -145,3 +145,8 @@ def test_each_class_counts_as_much(backbone: Backbone) -> None:
     )
     weights = learner._weights.numpy()
     np.testing.assert_allclose(np.bincount(labels) * weights, [2, 2])
+
+
+def test_a_number_that_no_photo_has(backbone: Backbone, sources: list[PhotoSource]) -> None:
+    recipe = replace(RECIPE, epochs=1)
+    assert finetune(backbone, sources, LABELS * 2, recipe).digest != backbone.digest
