@@ -28,7 +28,7 @@ from jobs.settings import JobSettings, run_job
 from jobs.together import train_together
 from schemas.errors import SettingsError
 from seer_model import registry
-from seer_model.backbone import Backbone, load_backbone
+from seer_model.backbone import Backbone, load_backbone, save_backbone
 from seer_model.embedder import PhotoEmbedder
 from seer_model.pretraining.recipe import Recipe
 
@@ -46,6 +46,11 @@ class PretrainBackbone(JobSettings):
     licence: str = Field(
         "proprietary",
         description="licence of the weights: proprietary (your photos, your weights) or SPDX",
+    )
+    start_from: str | None = Field(
+        None,
+        description="go on from this backbone's weights: a folder, models:/…, timm:…, zoo:… "
+        "(default: random weights)",
     )
     resume: bool = Field(False, description="go on from the last checkpoint in --output")
     num_processes: int = Field(1, ge=1, description="processes on this machine, one for each GPU")
@@ -157,6 +162,7 @@ def pretrain(settings: PretrainBackbone) -> None:
             probe_every=settings.probe_every,
             probe_photos=settings.probe_photos,
             run_id=run_id,
+            start=_start(settings),
         )
         if settings.num_processes == 1:
             train(training)
@@ -196,6 +202,21 @@ def _device(name: str) -> str:
     if re.fullmatch(r"cpu|cuda(:\d+)?", name) is None or (name != "cpu" and not available):
         raise SettingsError(f"--device {name}: not auto, cpu, cuda or cuda:N, or there is no GPU")
     return name
+
+
+def _start(settings: PretrainBackbone) -> Path | None:
+    """A copy in the output folder of the weights to start from, for every process to read."""
+    if settings.start_from is None:
+        return None
+    start = registry.resolve_backbone(settings.start_from)
+    if not start.commercial and start.licence != settings.licence.lower():
+        raise SettingsError(
+            f"--start-from {settings.start_from}: its licence, {start.licence}, is also that of "
+            f"what is made from it; give --licence {start.licence}"
+        )
+    folder = settings.output / "start"
+    save_backbone(start, folder)
+    return folder
 
 
 def _pair(splits: Sequence[str]) -> tuple[str, str] | None:

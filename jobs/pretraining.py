@@ -5,6 +5,7 @@ What it leaves in the output folder:
     checkpoints/    see `seer_model.pretraining.checkpoint`
     epochs.json     the figures of every epoch
     backbone/       the trunk, once the training is done
+    start/          the weights it started from, where those were given
 """
 
 import logging
@@ -21,7 +22,7 @@ from jobs.photo_sample import PhotoSample, embed_sample, sample_photos
 from jobs.progress import Steps, show_steps
 from schemas.errors import DataContractError
 from seer_model import registry
-from seer_model.backbone import Backbone, save_backbone
+from seer_model.backbone import Backbone, load_backbone, save_backbone
 from seer_model.embedder import PhotoEmbedder
 from seer_model.files import read_json, write_json
 from seer_model.pretraining.photo_stream import PhotoStream
@@ -59,6 +60,7 @@ class Training:
         probe_every: Epochs between probes; there is one after the last as well. 0 for none at all.
         probe_photos: At most so many photos to know labels of, and a quarter as many to guess.
         run_id: The MLflow run that takes the figures.
+        start: Folder of the backbone to start from; None is random weights.
     """
 
     recipe: Recipe
@@ -73,6 +75,7 @@ class Training:
     probe_every: int
     probe_photos: int
     run_id: str
+    start: Path | None = None
 
 
 def train(training: Training) -> None:
@@ -95,12 +98,14 @@ def train(training: Training) -> None:
         world_size=processes.count,
         decode_threads=_decode_threads(),
     )
+    start = None if training.start is None else load_backbone(training.start)
     trainer = Trainer(
         recipe,
         stream,
         training.output / "checkpoints",
         device=training.device,
         checkpoint_steps=training.checkpoint_steps,
+        start=start,
     )
     if training.resume:
         trainer.resume()
@@ -114,6 +119,8 @@ def train(training: Training) -> None:
         trainer.run(_Records(training, trainer, steps, done))
     photos = stream.steps_per_epoch * recipe.batch_size
     origin = f"SwAV, {recipe.epochs} epochs of {photos} photos ({stream.fingerprint[:12]})"
+    if start is not None:
+        origin = f"{origin}, from {start.digest[:12]} ({start.origin})"
     save_backbone(_backbone(training, trainer, origin), training.output / "backbone")
 
 

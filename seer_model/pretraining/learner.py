@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from seer_model.backbone import Backbone
 from seer_model.preprocessing import Preprocessing
 from seer_model.pretraining.crops import CropSpec, MultiCrop
 from seer_model.pretraining.loss import PrototypeQueue, assign, swav_loss
@@ -43,6 +44,7 @@ class Learner:
         processes: Who learns together.
         preprocessing: Its mean and standard deviation normalise the crops.
         device: Where this process computes.
+        start: Weights that the trunk starts from instead of random ones.
 
     Attributes:
         model: The weights.
@@ -56,6 +58,7 @@ class Learner:
         *,
         preprocessing: Preprocessing,
         device: torch.device,
+        start: Backbone | None = None,
     ) -> None:
         self._recipe = recipe
         self._processes = processes
@@ -76,6 +79,8 @@ class Learner:
                 prototypes=recipe.prototypes,
                 checkpoint_trunk=recipe.checkpoint_trunk,
             )
+        if start is not None:
+            self.model.trunk.load_state_dict(dict(start.weights))
         if processes.count > 1:
             with_sync_batchnorm(self.model)
         self.model.to(device).to(memory_format=torch.channels_last)

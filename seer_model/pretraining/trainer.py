@@ -71,9 +71,11 @@ class Trainer:
         checkpoints: Folder of the checkpoints.
         device: Where this process computes.
         checkpoint_steps: Steps between checkpoints; there is one after every epoch as well.
+        start: Weights that the trunk starts from instead of random ones.
 
     Raises:
-        SettingsError: The processes cannot share a batch out evenly.
+        SettingsError: The processes cannot share a batch out evenly, or `start` is of another
+            architecture than the recipe.
     """
 
     def __init__(
@@ -84,9 +86,15 @@ class Trainer:
         *,
         device: torch.device | str = "cpu",
         checkpoint_steps: int = 500,
+        start: Backbone | None = None,
     ) -> None:
+        if start is not None and start.architecture != recipe.architecture:
+            raise SettingsError(
+                f"the weights to start from are of {start.architecture}, not {recipe.architecture}"
+            )
         self.recipe = recipe
-        self.preprocessing = Preprocessing()
+        self.preprocessing = Preprocessing() if start is None else start.preprocessing
+        self._start = None if start is None else start.digest
         self._stream = stream
         self._checkpoints = checkpoints
         self._checkpoint_steps = checkpoint_steps
@@ -98,7 +106,11 @@ class Trainer:
                 "choose a multiple"
             )
         self._learner = Learner(
-            recipe, self._processes, preprocessing=self.preprocessing, device=self._device
+            recipe,
+            self._processes,
+            preprocessing=self.preprocessing,
+            device=self._device,
+            start=start,
         )
         self.step = 0
         self._collapse: str | None = None
@@ -113,8 +125,8 @@ class Trainer:
         """Take up the last good checkpoint; returns whether there was one.
 
         Raises:
-            SettingsError: It is of another recipe, other photos or another number of processes, or
-                there are checkpoints and none is good.
+            SettingsError: It is of another recipe, other photos, another start or another number of
+                processes, or there are checkpoints and none is good.
         """
         checkpoint = load_latest(self._checkpoints)
         if checkpoint is None:
@@ -128,7 +140,7 @@ class Trainer:
         if state["made_by"] != self._made_by():
             raise SettingsError(
                 f"{checkpoint.path}: was made with another recipe, manifest or number of "
-                "processes; give the same, or another folder"
+                "processes, or from another start; give the same, or another folder"
             )
         self._learner.load_state(state)
         self.step = checkpoint.step
@@ -141,6 +153,7 @@ class Trainer:
         return {
             "recipe": self.recipe.to_json(),
             "photos": self._stream.fingerprint,
+            "start": self._start,
             "processes": self._processes.count,
         }
 

@@ -1,5 +1,6 @@
 """The pretraining job: what it leaves, resuming, refusals; one run is two processes."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from mlflow import MlflowClient
 from PIL import Image
 
 from seer_model import registry
-from seer_model.backbone import load_backbone
+from seer_model.backbone import load_backbone, save_backbone
 from seer_model.embedder import PhotoEmbedder
 from seer_model.photo_source import PhotoSource
 from tests.e2e.pretraining import Pretrain, epochs, report
@@ -155,6 +156,23 @@ def test_refusals_are_one_line_and_exit_code_2(
     error = capsys.readouterr().err
     assert message in error.splitlines()[-1]
     assert "Traceback" not in error
+
+
+def test_a_training_goes_on_from_other_weights(
+    alone: Path, pretrain: Pretrain, work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = load_backbone(alone / "backbone")
+    assert pretrain("further", "--start-from", "models:/listing-backbone/1") == 0
+    further = load_backbone(work / "further" / "backbone")
+    assert f", from {first.digest[:12]} ({first.origin})" in further.origin
+    assert further.digest != first.digest
+    assert further.origin in (work / "further" / "card.md").read_text(encoding="utf-8")
+
+    # The weights that were the start stay what they are, whatever becomes of their address.
+    assert load_backbone(work / "further" / "start").digest == first.digest
+    save_backbone(replace(first, licence="cc-by-nc-4.0"), work / "not for sale")
+    assert pretrain("refused", "--start-from", str(work / "not for sale")) == 2
+    assert "give --licence cc-by-nc-4.0" in capsys.readouterr().err.splitlines()[-1]
 
 
 @pytest.mark.spark

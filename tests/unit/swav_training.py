@@ -23,6 +23,7 @@ from torch.multiprocessing.spawn import spawn
 
 from schemas.errors import SettingsError
 from schemas.manifest import MANIFEST
+from seer_model.backbone import Backbone
 from seer_model.pretraining.checkpoint import Checkpoint, load_latest
 from seer_model.pretraining.photo_stream import PhotoStream
 from seer_model.pretraining.recipe import Recipe
@@ -90,6 +91,7 @@ def make_trainer(
     *,
     checkpoint_steps: int = 2,
     stream: type[PhotoStream] = PhotoStream,
+    start: Backbone | None = None,
 ) -> Trainer:
     together = distributed.is_initialized()
     count = distributed.get_world_size() if together else 1
@@ -101,7 +103,7 @@ def make_trainer(
         rank=distributed.get_rank() if together else 0,
         world_size=count,
     )
-    return Trainer(recipe, photos, checkpoints, checkpoint_steps=checkpoint_steps)
+    return Trainer(recipe, photos, checkpoints, checkpoint_steps=checkpoint_steps, start=start)
 
 
 def train(
