@@ -31,7 +31,7 @@ option = case "$$$(2)" in \
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help setup demo test lint format package lock clean
+.PHONY: help setup demo test bench lint format package lock clean
 
 help: ## list the targets
 	@echo "Usage: make TARGET"
@@ -51,6 +51,10 @@ demo: setup ## categorize sample listings, or yours (PHOTOS=folder LISTINGS=csv 
 test: setup ## run the tests (PYTEST_ARGS="-m 'not slow'")
 	@$(CHECK) java
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+bench: setup ## measure the speed against its bounds, about ten minutes (BENCH_ARGS=--quick)
+	@$(CHECK) java
+	$(BIN)/python -m benchmarks.throughput $(BENCH_ARGS)
 
 lint: setup ## check style, types and layers
 	$(BIN)/ruff check

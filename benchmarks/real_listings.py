@@ -1,6 +1,6 @@
 """How well real listings are categorized: grocery and clothing, their own taxonomies and Shopify's.
 
-    python benchmarks/real_listings.py --data ../shared/data --backbone timm:regnety_004
+    .venv/bin/python -m benchmarks.real_listings --data ../shared/data --backbone timm:regnety_004
 
 For each data set: manifest, head from `train` and `val`, then the listings of the split that
 neither saw are categorized by the job and compared with their labels. Prints a Markdown table and

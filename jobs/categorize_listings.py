@@ -18,6 +18,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F  # noqa: N812
 
 from jobs.embedding import embed_photos
+from jobs.embedding_store import hold_store
 from jobs.manifest import read_photos
 from jobs.progress import show_progress
 from jobs.publish import hold_partition
@@ -59,7 +60,10 @@ def categorize(settings: CategorizeListings) -> None:
     photos = read_photos(spark, settings.manifest, ds)
     parameters = settings.model_dump(exclude={"tracking_uri", "report"})
     with registry.tracked_run("categorize_listings", parameters) as run_id:
-        with hold_partition(Path(settings.output), ds, run_id) as partition:
+        with (
+            hold_partition(Path(settings.output), ds, run_id) as partition,
+            hold_store(settings.embeddings, exclusive=False),
+        ):
             started = perf_counter()
             shipped = ship_model(spark, model.folder, model.bundle.digest)
             embedded = embed_photos(

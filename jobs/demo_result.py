@@ -12,7 +12,8 @@ from rich.text import Text
 
 from jobs.contact_sheet import Tile, draw_contact_sheet
 from schemas.categories import Decision
-from seer_model.photos import PhotoLimits, PhotoRejected, read_photo
+from seer_model.photo_reading import read_photo
+from seer_model.photos import PhotoLimits, PhotoRejected
 
 __all__ = ["show_result"]
 

@@ -1,27 +1,24 @@
-"""Embedding on Spark: every photo of a manifest to its vector, from the store where it has one.
-
-A store is a folder of Parquet files under `backbone=DIGEST/run=ID`: every backbone has its own, and
-runs that add to it at the same time do not meet (Spark clears the folder that it has written to).
-"""
+"""Embedding on Spark: every photo of a manifest to its vector, from the store where it has one."""
 
 import logging
 import math
 import tempfile
-import uuid
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-from pyspark.sql import DataFrame, SparkSession
+import pyarrow as pa
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F  # noqa: N812
-from pyspark.sql.pandas.functions import pandas_udf
+from pyspark.sql.pandas.types import from_arrow_schema
 
+from jobs.embedding_store import append_to_store, hold_store, read_store
 from jobs.progress import show_progress
 from jobs.session import local_uri
 from jobs.worker import load_embedder, task_device
-from schemas.rejects import RejectReason
+from seer_model.embedder import EmbeddedPhoto
 from seer_model.photo_source import PhotoSource
 
 __all__ = ["EmbeddedPhotos", "embed_photos", "scratch_folder"]
@@ -29,7 +26,20 @@ __all__ = ["EmbeddedPhotos", "embed_photos", "scratch_folder"]
 log = logging.getLogger(__name__)
 
 _PHOTOS_PER_TASK = 512
-_RESULT = "vector binary, reject_reason string, device string"
+_KEPT: pa.Schema = pa.schema(
+    [
+        ("listing_id", pa.string()),
+        ("image_index", pa.int32()),
+        ("category_id", pa.string()),
+        ("split", pa.string()),
+        ("photo_key", pa.string()),
+        ("storable", pa.bool_()),
+    ]
+)
+_ADDED: pa.Schema = pa.schema(
+    [("vector", pa.binary()), ("reject_reason", pa.string()), ("device", pa.string())]
+)
+_FRESH: pa.Schema = pa.schema([*_KEPT, *_ADDED])
 
 
 @dataclass(frozen=True)
@@ -58,12 +68,12 @@ def embed_photos(
         photos: As `jobs.manifest.read_photos` gives.
         model: Name of the model sent by `ship_model`.
         digest: The backbone's digest.
-        store: The embedding store, or None to keep nothing.
+        store: The embedding store, which this run holds, or None to keep nothing.
         work: A folder of this run, empty or absent: fresh vectors are written here once, so that no
             later stage or retry decodes a photo again.
     """
     spark = photos.sparkSession
-    known = _read_store(spark, store, digest)
+    known = read_store(spark, store, digest)
     joined = photos.join(known, "photo_key", "left")
     is_open = F.col("vector").isNull() & F.col("reject_reason").isNull() & F.col("problem").isNull()
     keep = ["listing_id", "image_index", "category_id", "split"]
@@ -71,20 +81,17 @@ def embed_photos(
     count = todo.count()
     log.info("%d photos to embed", count)
     tasks = max(spark.sparkContext.defaultParallelism, math.ceil(count / _PHOTOS_PER_TASK))
-    embed = _embed_udf(model)
     with show_progress(spark, "embedding photos"):
         (
-            todo.repartition(tasks)
-            .select(
-                *keep, "photo_key", "storable", embed("image_uri", "image_bytes").alias("embedded")
-            )
-            .select(*keep, "photo_key", "storable", "embedded.*")
+            todo.select(*_KEPT.names, "image_uri", "image_bytes")
+            .repartition(tasks)
+            .mapInArrow(_embedding(model), from_arrow_schema(_FRESH))
             .write.parquet(local_uri(work))
         )
     fresh = spark.read.parquet(local_uri(work))
     devices = {row["device"]: row["count"] for row in fresh.groupBy("device").count().collect()}
     if store is not None and count:
-        _append(fresh, store, digest)
+        append_to_store(fresh, store, digest)
     # A row whose source is wrong may carry the key of a photo that the store knows.
     settled = (
         joined.where(~is_open)
@@ -99,53 +106,46 @@ def embed_photos(
 def scratch_folder(store: Path | None) -> Iterator[Path]:
     """A folder that is gone when the block ends, in the store, or else on this machine alone.
 
-    Executors on other machines write to it, and so need a store on a file system that all share.
+    The store is held until then. Executors on other machines write to the folder, and so need a
+    store on a file system that all share.
     """
-    if store is not None:
-        store.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="_scratch-", dir=store) as folder:
+    with (
+        hold_store(store, exclusive=False),
+        tempfile.TemporaryDirectory(prefix="_scratch-", dir=store) as folder,
+    ):
         yield Path(folder)
 
 
-def _embed_udf(model: str):  # type: ignore[no-untyped-def]
-    @pandas_udf(_RESULT)  # type: ignore[call-overload,untyped-decorator]
-    def embed(batches: Iterator[tuple[pd.Series, pd.Series]]) -> Iterator[pd.DataFrame]:
+def _embedding(model: str) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    """What a task does with its photos; one batch of Arrow flows into the next."""
+
+    def embed(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         device = task_device()
         embedder = load_embedder(model, device.torch_name)
-        for uris, data in batches:
-            embedded = embedder.embed(map(PhotoSource, uris, data))
-            rows = [
-                (None if vector is None else vector.tobytes(), reason, device.label)
-                for vector, reason in embedded
-            ]
-            yield pd.DataFrame(rows, columns=["vector", "reject_reason", "device"])
+        label = f"{device.label}: {embedder.runtime.name}"
+        under_way: deque[pa.RecordBatch] = deque()
+
+        def sources() -> Iterator[PhotoSource]:
+            for batch in batches:
+                if batch.num_rows:
+                    under_way.append(batch.select(_KEPT.names))
+                uris, data = batch.column("image_uri"), batch.column("image_bytes")
+                for row in range(batch.num_rows):
+                    yield PhotoSource(uris[row].as_py(), data[row].as_py())
+
+        photos: list[EmbeddedPhoto] = []
+        for photo in embedder.embed(sources()):
+            photos.append(photo)
+            if len(photos) == under_way[0].num_rows:
+                yield _fresh(under_way.popleft(), photos, label)
+                photos = []
 
     return embed
 
 
-def _folder(store: Path, digest: str) -> Path:
-    return store / f"backbone={digest}"
-
-
-def _read_store(spark: SparkSession, store: Path | None, digest: str) -> DataFrame:
-    schema = "image_key string, vector binary, reject_reason string"
-    if store is None or not _folder(store, digest).is_dir():
-        frame = spark.createDataFrame([], schema)
-    else:
-        frame = spark.read.schema(schema).parquet(local_uri(_folder(store, digest))).drop("run")
-    return frame.withColumnRenamed("image_key", "photo_key").dropDuplicates(["photo_key"])
-
-
-def _append(fresh: DataFrame, store: Path, digest: str) -> None:
-    permanent = [reason.value for reason in RejectReason if reason.permanent]
-    lasting = F.col("vector").isNotNull() | F.col("reject_reason").isin(permanent)
-    (
-        fresh.where(F.col("storable") & lasting)
-        .select(
-            F.col("photo_key").alias("image_key"),
-            F.lit(digest).alias("backbone_digest"),
-            "vector",
-            "reject_reason",
-        )
-        .write.parquet(local_uri(_folder(store, digest) / f"run={uuid.uuid4().hex}"))
-    )
+def _fresh(batch: pa.RecordBatch, photos: list[EmbeddedPhoto], device: str) -> pa.RecordBatch:
+    vectors = [None if photo.vector is None else photo.vector.tobytes() for photo in photos]
+    reasons = [photo.reject_reason for photo in photos]
+    added = (vectors, reasons, [device] * len(photos))
+    columns = [pa.array(values, kind) for values, kind in zip(added, _ADDED.types, strict=True)]
+    return pa.RecordBatch.from_arrays([*batch.columns, *columns], names=_FRESH.names)

@@ -4,8 +4,9 @@ from PIL import Image
 
 from jobs.contact_sheet import Tile, draw_contact_sheet
 from jobs.photo_sample import EmbeddedSample, PhotoSample
+from seer_model.photo_reading import read_photo
 from seer_model.photo_source import PhotoSource
-from seer_model.photos import PhotoLimits, PhotoRejected, read_photo
+from seer_model.photos import PhotoLimits, PhotoRejected
 from seer_model.pretraining.probe import Neighbours, nearest_neighbours
 
 __all__ = ["draw_neighbours"]

@@ -123,5 +123,5 @@ def embed_sample(embedder: PhotoEmbedder, sample: PhotoSample) -> EmbeddedSample
     vectors = [photo.vector for photo in embedder.embed(sample.sources)]
     usable = sample.where([vector is not None for vector in vectors])
     found = [vector for vector in vectors if vector is not None]
-    width = embedder.backbone.width
+    width = embedder.runtime.width
     return EmbeddedSample(usable, np.stack(found) if found else np.empty((0, width), np.float16))

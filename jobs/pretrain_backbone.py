@@ -8,6 +8,7 @@ with `--resume` goes on where a run that was stopped left off, and does nothing 
 runs by itself; more are started through Spark's TorchDistributor, on this machine.
 """
 
+import os
 import re
 import shlex
 import sys
@@ -225,7 +226,7 @@ def _pair(splits: Sequence[str]) -> tuple[str, str] | None:
 
 def _draw_sheet(settings: PretrainBackbone, backbone: Backbone, device: str, sheet: Path) -> None:
     """Of the photos to probe with; where there are none, of any."""
-    embedder = PhotoEmbedder(backbone, device, decode_threads=4)
+    embedder = PhotoEmbedder.open(backbone, device, threads=os.cpu_count() or 1)
     splits = settings.probe_splits or ["train", "val"]
     known, asked = (
         sample_photos(settings.manifest, [split], _SHEET_PHOTOS, labelled=True, seed=1)

@@ -228,7 +228,7 @@ class _Probe:
         return None
 
     def accuracy(self, backbone: Backbone) -> float:
-        embedder = PhotoEmbedder(backbone, self.device, decode_threads=_decode_threads())
+        embedder = PhotoEmbedder.open(backbone, self.device, threads=_decode_threads())
         known, asked = (embed_sample(embedder, sample) for sample in (self.known, self.asked))
         if not len(known.photos) or not len(asked.photos):
             raise DataContractError("no photo to probe with can be read")

@@ -104,6 +104,7 @@ def train(settings: TrainHead) -> None:
             "manifest": settings.manifest,
             "ds": ds,
             "photos": table.num_rows,
+            "embedded_on": embedded.devices,
             "listings": len(set(train_photos.listing_ids) | set(val_photos.listing_ids)),
             "fingerprint": _fingerprint(photos),
             "run_id": run_id,

@@ -10,6 +10,7 @@ spark.sql("SELECT id, categorize(photo).category_id FROM photos")
 """
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import pandas as pd
@@ -27,6 +28,7 @@ from seer_model.scoring import SCORES
 
 __all__ = ["categorize_udf"]
 
+_PHOTOS_A_BATCH = 256
 _COLUMNS = ("decision", "category_id", "category_path", "score", "candidates", "reject_reason")
 
 
@@ -61,11 +63,10 @@ def categorize_udf(model_uri: str, tracking_uri: str | None = None) -> Any:
     def categorize(batches: Iterator[pd.Series]) -> Iterator[pd.DataFrame]:
         embedder = load_embedder(name, task_device().torch_name)
         categorizer = Categorizer(load_scorer(name), embedder)
-        for photos in batches:
-            scores = categorizer.categorize(
-                [str(i) for i in range(len(photos))],
-                [0] * len(photos),
-                [_source(photo) for photo in photos],
+        embedded = embedder.embed(_source(photo) for photos in batches for photo in photos)
+        while photos := list(islice(embedded, _PHOTOS_A_BATCH)):
+            scores = categorizer.score(
+                [str(i) for i in range(len(photos))], [0] * len(photos), photos
             )
             yield pd.DataFrame({column: scores.column(column).to_pylist() for column in _COLUMNS})
 

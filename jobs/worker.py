@@ -71,7 +71,7 @@ def load_embedder(name: str, device: str) -> PhotoEmbedder:
     cores = context.cpus() if context else 1
     torch.set_num_threads(cores)
     backbone = load_backbone(Path(SparkFiles.get(name)) / "backbone")
-    return PhotoEmbedder(backbone, device, decode_threads=cores)
+    return PhotoEmbedder.open(backbone, device, threads=cores)
 
 
 def task_device() -> TaskDevice:

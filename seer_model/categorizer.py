@@ -1,9 +1,11 @@
 """Photos straight to categories in one process, for the MLflow model and the ad hoc function."""
 
+from collections.abc import Iterable
+
 import pyarrow as pa
 
 from seer_model.bundle import Bundle
-from seer_model.embedder import PhotoEmbedder
+from seer_model.embedder import EmbeddedPhoto, PhotoEmbedder
 from seer_model.photo_source import PhotoSource
 from seer_model.scoring import LISTINGS, score_listings
 
@@ -33,8 +35,16 @@ class Categorizer:
         Returns:
             As `scoring.SCORES`, one row a distinct listing, in the order of first appearance.
         """
+        return self.score(listing_ids, image_indexes, self.embedder.embed(sources))
+
+    def score(
+        self,
+        listing_ids: Iterable[str],
+        image_indexes: Iterable[int],
+        embedded: Iterable[EmbeddedPhoto],
+    ) -> pa.RecordBatch:
+        """The same of photos that are embedded already."""
         photos: dict[str, list[dict[str, object]]] = {}
-        embedded = self.embedder.embed(sources)
         for listing, index, (vector, reason) in zip(
             listing_ids, image_indexes, embedded, strict=True
         ):

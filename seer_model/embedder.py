@@ -1,106 +1,148 @@
-"""Photos in, feature vectors out: decode in threads, run the trunk in batches of one fixed size."""
+"""Photos in, feature vectors out: reading, decoding and the model work beside one another.
 
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
+    sources -> PhotoLoader (readers, decoders) -> batches -> Runtime -> vectors, in order
+
+Each stage is bounded: so many photos are under way before the batch that is being filled, and so
+many batches are with the runtime.
+"""
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from schemas.rejects import RejectReason
 from seer_model.backbone import Backbone
-from seer_model.photo_source import PhotoSource, load_photo
-from seer_model.photos import PhotoLimits, PhotoRejected
-from seer_model.preprocessing import normalise
+from seer_model.photo_loader import Loaded, PhotoLoader
+from seer_model.photo_source import PhotoSource
+from seer_model.photos import PhotoLimits
+from seer_model.runtime import Features, Runtime, open_runtime
 
 __all__ = ["EmbeddedPhoto", "PhotoEmbedder"]
 
-Features = npt.NDArray[np.float16]
-Pixels = npt.NDArray[np.uint8]
+_BATCHES_LOADED_AHEAD = 4
+_BATCHES_RUNNING = 2
+# Batches that many rejects fill, so that they do not wait for ever for a photo that can be used.
+_REJECTS_A_BATCH = 4
+_FLOAT16_MAX = float(np.finfo(np.float16).max)
 
 
 class EmbeddedPhoto(NamedTuple):
     """A photo's feature vector, float16 of shape (width,), or why there is none."""
 
-    vector: Features | None
+    vector: npt.NDArray[np.float16] | None
     reject_reason: RejectReason | None
 
 
 class PhotoEmbedder:
-    """A backbone on a device.
+    """A runtime fed with photos.
 
-    Every batch that reaches the trunk has the same shape, filled up with black photos where there
-    are too few, so that a photo's vector does not depend on the photos beside it.
+    Every batch has the runtime's size, filled up with black photos where the sources end, and no
+    photo's vector depends on those beside it.
 
     Args:
-        backbone: The trunk and its preprocessing.
-        device: torch's name of the device, `cpu` or `cuda:N`.
-        batch_size: Photos a batch.
+        runtime: The backbone, ready to run.
         decode_threads: Photos decoded at the same time.
-        limits: Limits on a photo.
+        limits: Limits on photos, and on the memory they take together.
     """
 
     def __init__(
         self,
-        backbone: Backbone,
-        device: str = "cpu",
-        batch_size: int = 32,
+        runtime: Runtime,
+        *,
         decode_threads: int = 1,
         limits: PhotoLimits = PhotoLimits(),  # noqa: B008 - frozen
     ) -> None:
-        self.backbone = backbone
-        self.device = torch.device(device)
-        self.batch_size = batch_size
-        self._limits = limits
-        self._trunk = backbone.build().to(self.device).to(memory_format=torch.channels_last)
-        self._pool = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
+        self.runtime = runtime
+        self._loader = PhotoLoader(
+            runtime.preprocessing, decode_threads=decode_threads, limits=limits
+        )
 
-    def embed(self, sources: Iterable[PhotoSource]) -> Iterator[EmbeddedPhoto]:
+    @classmethod
+    def open(
+        cls,
+        backbone: Backbone,
+        device: str = "cpu",
+        *,
+        threads: int = 1,
+        batch_size: int | None = None,
+        limits: PhotoLimits = PhotoLimits(),  # noqa: B008 - frozen
+    ) -> "PhotoEmbedder":
+        """An embedder on the fastest runtime of a device, see `open_runtime`.
+
+        Args:
+            backbone: What to run.
+            device: torch's name of the device.
+            threads: Threads to decode on and, on a CPU, to compute on.
+            batch_size: Photos a batch.
+            limits: Limits on photos.
+        """
+        runtime = open_runtime(backbone, device, threads=threads, batch_size=batch_size)
+        return cls(runtime, decode_threads=threads, limits=limits)
+
+    def embed(self, sources: Iterable[PhotoSource]) -> Generator[EmbeddedPhoto, None, None]:
         """Embed photos in their order; a photo that cannot be used comes out with its reason.
 
-        While the trunk works on one batch the pool decodes the next.
+        Reads some batches of `sources` ahead. Closing the generator drops what has not begun.
         """
-        rest = iter(sources)
-        pending = self._decode_next(rest)
-        while pending is not None:
-            following = self._decode_next(rest)
-            yield from self._embed_batch([future.result() for future in pending])
-            pending = following
-
-    def _decode_next(
-        self, sources: Iterator[PhotoSource]
-    ) -> list[Future[Pixels | RejectReason]] | None:
-        batch = list(islice(sources, self.batch_size))
-        return [self._pool.submit(self._load, source) for source in batch] if batch else None
-
-    def _load(self, source: PhotoSource) -> Pixels | RejectReason:
+        loaded = self._loader.load(sources, ahead=_BATCHES_LOADED_AHEAD * self.runtime.batch_size)
+        running: deque[_Batch] = deque()
         try:
-            return load_photo(source, self.backbone.preprocessing, self._limits)
-        except PhotoRejected as rejected:
-            return rejected.reason
+            for batch in self._batches(loaded):
+                batch.start()
+                running.append(batch)
+                if len(running) > _BATCHES_RUNNING:
+                    yield from running.popleft().finish()
+            while running:
+                yield from running.popleft().finish()
+        finally:
+            loaded.close()
 
-    def _embed_batch(self, loaded: Sequence[Pixels | RejectReason]) -> Iterator[EmbeddedPhoto]:
-        pixels = [item for item in loaded if not isinstance(item, RejectReason)]
-        vectors = iter(self.embed_pixels(pixels)) if pixels else iter(())
-        for item in loaded:
-            if isinstance(item, RejectReason):
-                yield EmbeddedPhoto(None, item)
-            else:
-                yield EmbeddedPhoto(next(vectors), None)
+    def _batches(self, loaded: Iterable[Loaded]) -> Iterator["_Batch"]:
+        batch = _Batch(self.runtime)
+        for photo in loaded:
+            batch.add(photo)
+            if batch.is_full:
+                yield batch
+                batch = _Batch(self.runtime)
+        if batch.reasons:
+            yield batch
 
-    def embed_pixels(self, pixels: Sequence[Pixels]) -> Features:
-        """Run the trunk on at most `batch_size` photos as `prepare_photo` returns them.
 
-        Returns:
-            Features, float16, of shape (photos, width).
-        """
-        size = self.backbone.preprocessing.image_size
-        batch = np.zeros((self.batch_size, size, size, 3), np.uint8)
-        batch[: len(pixels)] = np.stack(pixels)
-        with torch.inference_mode():
-            inputs = normalise(torch.from_numpy(batch).to(self.device), self.backbone.preprocessing)
-            features: npt.NDArray[np.float32] = self._trunk(inputs).float().cpu().numpy()
-        limit = float(np.finfo(np.float16).max)
-        return np.clip(features[: len(pixels)], -limit, limit).astype(np.float16)
+class _Batch:
+    """Photos that go through the runtime together, and the rejects among them."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        size = runtime.preprocessing.image_size
+        self._runtime = runtime
+        self._pixels = np.zeros((runtime.batch_size, size, size, 3), np.uint8)
+        self._used = 0
+        self._wait: Callable[[], Features] | None = None
+        self.reasons: list[RejectReason | None] = []
+
+    @property
+    def is_full(self) -> bool:
+        most = self._runtime.batch_size
+        return self._used == most or len(self.reasons) >= _REJECTS_A_BATCH * most
+
+    def add(self, photo: Loaded) -> None:
+        if isinstance(photo, RejectReason):
+            self.reasons.append(photo)
+            return
+        self._pixels[self._used] = photo
+        self._used += 1
+        self.reasons.append(None)
+
+    def start(self) -> None:
+        if self._used:
+            self._wait = self._runtime.start(self._pixels)
+
+    def finish(self) -> Iterator[EmbeddedPhoto]:
+        vectors: Iterator[npt.NDArray[np.float16]] = iter(())
+        if self._wait is not None:
+            features = np.clip(self._wait(), -_FLOAT16_MAX, _FLOAT16_MAX)
+            vectors = iter(features[: self._used].astype(np.float16))
+        for reason in self.reasons:
+            yield EmbeddedPhoto(next(vectors) if reason is None else None, reason)

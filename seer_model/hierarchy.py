@@ -78,6 +78,16 @@ class ClassTree:
         deepest = max(map(len, self._chains))
         return tuple(self._level(depth) for depth in range(1, deepest + 1))
 
+    @cached_property
+    def categories(self) -> tuple[str, ...]:
+        """Ids of the categories of all levels, one level after another."""
+        return tuple(category for level in self.levels for category in level.categories)
+
+    @cached_property
+    def paths(self) -> tuple[tuple[str, ...], ...]:
+        """Their paths in the taxonomy."""
+        return tuple(self.taxonomy[category].path for category in self.categories)
+
     def _level(self, depth: int) -> Level:
         at_depth = [c[depth - 1] if len(c) >= depth else None for c in self._chains]
         starts = [

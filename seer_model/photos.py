@@ -1,36 +1,30 @@
-"""Reading a photo's bytes from an address, and decoding them into an upright RGB image.
+"""Decoding a photo's bytes into an upright RGB image.
 
 Nothing here raises for a bad photo but `PhotoRejected`, whose reason is one of the closed set in
-`schemas.rejects`. Both functions may run in any number of threads at once; Pillow releases the
-interpreter lock while it decodes.
+`schemas.rejects`. It may run in any number of threads at once; Pillow releases the interpreter lock
+while it decodes, and a `ByteBudget` bounds the memory that they take together.
 """
 
 import logging
-import re
-import stat
 import struct
 import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from io import BytesIO
-from pathlib import Path
 from types import SimpleNamespace
-from urllib.parse import unquote
 
-import fsspec
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
 
 from schemas.rejects import RejectReason
+from seer_model.byte_budget import ByteBudget
+from seer_model.decode_memory import let_go, memory_to_decode, memory_to_decode_webp, webp_size
 
-__all__ = ["PhotoLimits", "PhotoRejected", "decode_photo", "read_photo"]
+__all__ = ["PhotoLimits", "PhotoRejected", "decode_photo", "decoded_photo"]
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")  # An MPO opens as a JPEG.
-_HTTP_TIMEOUT_S = 60.0
-_LOCAL_URI = re.compile(r"(?:file|local):(?://(?:localhost)?)?(/.*)", re.IGNORECASE | re.DOTALL)
-_SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
 
 # What makes a photo upright, by the value of its EXIF tag Orientation (EXIF 2.3, section 4.6.4).
 _UPRIGHT = {
@@ -60,12 +54,19 @@ class PhotoLimits:
 
     Attributes:
         max_bytes: Size of the encoded photo, in bytes.
-        max_pixels: Width times height, as the header states them. Decoding takes up to 12 bytes of
-            memory for each pixel, 20 for WebP, and for a JPEG those of the reduced scale.
+        max_pixels: Width times height, as the header states them.
+        max_encoded_memory: Encoded bytes that photos on their way to the decoders may take
+            together, in a task; one that is not read yet counts as `max_bytes`.
+        max_decode_memory: Bytes of memory that photos being decoded at the same time may take
+            together, in a process; a photo that needs more by itself is refused. A pixel counts as
+            8 to 22 bytes, by format and mode; for a JPEG those of the reduced scale count, and
+            where it is progressive 2 to 8 bytes more for each pixel of the full scale.
     """
 
     max_bytes: int = 32 * 1024 * 1024
     max_pixels: int = 100_000_000
+    max_encoded_memory: int = 256 * 1024 * 1024
+    max_decode_memory: int = 1024 * 1024 * 1024
 
 
 class PhotoRejected(Exception):
@@ -80,79 +81,9 @@ class PhotoRejected(Exception):
         self.reason = reason
 
 
-def read_photo(uri: str, limits: PhotoLimits) -> bytes:
-    """Read the bytes of a photo, at most one more than the limit.
-
-    Credentials, endpoints and proxies of a remote store come from its driver's defaults and from
-    fsspec's own configuration.
-
-    Args:
-        uri: A path, taken literally (`%` and spaces too); a `file:` URI, percent-decoded; or an
-            address whose scheme fsspec knows and has a driver for (`s3://`, `hdfs://`, `https://`).
-        limits: `max_bytes` is the one that counts here.
-
-    Returns:
-        The bytes as stored; they may be none, or of no image.
-
-    Raises:
-        PhotoRejected: `UNSUPPORTED_SCHEME`: no driver. `NOT_FOUND`: nothing there, or locally
-            something other than a regular file. `TOO_LARGE`. `READ_FAILED`: anything else.
-    """
-    try:
-        data = _read(uri, limits.max_bytes + 1)
-    except PhotoRejected:
-        raise
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-        raise PhotoRejected(RejectReason.NOT_FOUND) from error
-    except Exception as error:
-        raise PhotoRejected(RejectReason.READ_FAILED) from error
-    if len(data) > limits.max_bytes:
-        raise PhotoRejected(RejectReason.TOO_LARGE)
-    return data
-
-
-def _read(uri: str, count: int) -> bytes:
-    """The first `count` bytes at `uri`, or all where there are fewer."""
-    if local := _LOCAL_URI.fullmatch(uri):
-        return _read_local(unquote(local[1], errors="surrogateescape"), count)
-    if remote := _SCHEME.match(uri):
-        return _read_remote(remote[1].lower(), uri, count)
-    return _read_local(uri, count)
-
-
-def _read_local(name: str, count: int) -> bytes:
-    path = Path(name)
-    # Opening a FIFO would wait for a writer. No name of a file has a NUL in it.
-    if "\0" in name or not stat.S_ISREG(path.stat().st_mode):
-        raise PhotoRejected(RejectReason.NOT_FOUND)
-    with path.open("rb") as file:
-        return file.read(count)
-
-
-def _read_remote(scheme: str, uri: str, count: int) -> bytes:
-    """One request, and never more than `count` bytes kept."""
-    if scheme in ("file", "local"):  # `file://host/path`, and `file://` without a path.
-        raise PhotoRejected(RejectReason.NOT_FOUND)
-    try:
-        driver = fsspec.get_filesystem_class(scheme)
-        # Not `fsspec.open`: it takes a `::` anywhere in an address for a chain of file systems.
-        store = driver(**driver._get_kwargs_from_urls(uri))
-    except (ImportError, TypeError, ValueError) as error:
-        raise PhotoRejected(RejectReason.UNSUPPORTED_SCHEME) from error
-    if scheme not in ("http", "https"):
-        data: bytes = store.cat_file(driver._strip_protocol(uri), start=0, end=count)
-        return data
-    # A web server may ignore a byte range, so read a stream. A block size of 0 asks for one, and a
-    # size spares the request for it, whose every failure fsspec reports as "not found".
-    parts: list[bytes] = []
-    with store.open(uri, "rb", block_size=0, size=1, timeout=_HTTP_TIMEOUT_S) as stream:
-        while count > 0 and (part := stream.read(count)):
-            parts.append(part)
-            count -= len(part)
-    return b"".join(parts)
-
-
-def decode_photo(data: bytes, short_side: int, limits: PhotoLimits) -> Image.Image:
+def decode_photo(
+    data: bytes, short_side: int, limits: PhotoLimits, memory: ByteBudget | None = None
+) -> Image.Image:
     """Decode a photo: JPEG (MPO too), PNG, WebP, GIF, BMP, TIFF or AVIF, by content.
 
     A JPEG is decoded at 1/2, 1/4 or 1/8 scale where that leaves at least `short_side` pixels on the
@@ -166,6 +97,8 @@ def decode_photo(data: bytes, short_side: int, limits: PhotoLimits) -> Image.Ima
         data: The encoded photo.
         short_side: Pixels the short side should have at least; a smaller photo is not enlarged.
         limits: Checked against the bytes and the header, before a pixel is decoded.
+        memory: What other threads decode from too. As many bytes as decoding may take, by the
+            header, are held while it runs, and waited for before a pixel is decoded.
 
     Returns:
         An upright image of mode RGB.
@@ -174,24 +107,63 @@ def decode_photo(data: bytes, short_side: int, limits: PhotoLimits) -> Image.Ima
         PhotoRejected: `EMPTY_FILE`, `NOT_AN_IMAGE`, `TOO_LARGE`, `TRUNCATED`, or `UNREADABLE` for
             anything else, which includes an early end that cannot be told from corruption.
     """
+    with decoded_photo(data, short_side, limits, memory) as image:
+        return image
+
+
+@contextmanager
+def decoded_photo(
+    data: bytes, short_side: int, limits: PhotoLimits, memory: ByteBudget | None
+) -> Iterator[Image.Image]:
+    """As `decode_photo`, but the memory is held until the block ends."""
     if not data:
         raise PhotoRejected(RejectReason.EMPTY_FILE)
     if len(data) > limits.max_bytes:
         raise PhotoRejected(RejectReason.TOO_LARGE)
-    try:
-        with _silent_pillow():
-            image = _open(data)
-            if image.width * image.height > limits.max_pixels:
+    with ExitStack() as held:
+
+        def reserve(count: int) -> None:
+            if count > limits.max_decode_memory:
                 raise PhotoRejected(RejectReason.TOO_LARGE)
-            image.draft(None, (short_side, short_side))
-            image.load()
-            transpose = _UPRIGHT.get(_orientation(image))
-            rgb = _to_rgb(image)
-            return rgb if transpose is None else rgb.transpose(transpose)
-    except PhotoRejected:
-        raise
-    except Exception as error:
-        raise PhotoRejected(_reason(error, data)) from error
+            if memory is not None:
+                held.enter_context(memory.hold(count))
+            held.callback(let_go, count)
+
+        try:
+            with _silent_pillow():
+                image: Image.Image = _open_within(limits, data, short_side, reserve)
+                image.load()
+                transpose = _UPRIGHT.get(_orientation(image))
+                image = _to_rgb(image)  # Frees what was decoded, before there is a third copy.
+                if transpose is not None:
+                    image = image.transpose(transpose)
+        except PhotoRejected:
+            raise
+        except Exception as error:
+            raise PhotoRejected(_reason(error, data)) from error
+        yield image
+        del image  # Before the memory is given back.
+
+
+def _open_within(
+    limits: PhotoLimits, data: bytes, short_side: int, reserve: Callable[[int], None]
+) -> ImageFile.ImageFile:
+    """Open a photo that keeps to the limits, and reserve the memory that decoding may take."""
+    if webp := webp_size(data):
+        _check_pixels(webp, limits)
+        reserve(memory_to_decode_webp(webp, data))
+        return _open(data)
+    image = _open(data)
+    full = image.size
+    _check_pixels(full, limits)
+    image.draft(None, (short_side, short_side))
+    reserve(memory_to_decode(image, full, data))
+    return image
+
+
+def _check_pixels(size: tuple[int, int], limits: PhotoLimits) -> None:
+    if size[0] * size[1] > limits.max_pixels:
+        raise PhotoRejected(RejectReason.TOO_LARGE)
 
 
 def _open(data: bytes) -> ImageFile.ImageFile:
@@ -204,7 +176,7 @@ def _open(data: bytes) -> ImageFile.ImageFile:
     raise PhotoRejected(RejectReason.NOT_AN_IMAGE)
 
 
-def _orientation(image: ImageFile.ImageFile) -> int:
+def _orientation(image: Image.Image) -> int:
     """The EXIF orientation; 1, upright, where there is none or it cannot be read."""
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from schemas.errors import BundleError
-from seer_model.photos import PhotoLimits, decode_photo
+from seer_model.byte_budget import ByteBudget
+from seer_model.photos import PhotoLimits, decoded_photo
 
 __all__ = ["Preprocessing", "normalise", "prepare_photo"]
 
@@ -73,7 +74,10 @@ def _three_numbers(record: Mapping[str, object], name: str) -> tuple[float, floa
 
 
 def prepare_photo(
-    data: bytes, preprocessing: Preprocessing, limits: PhotoLimits
+    data: bytes,
+    preprocessing: Preprocessing,
+    limits: PhotoLimits,
+    memory: ByteBudget | None = None,
 ) -> npt.NDArray[np.uint8]:
     """Decode a photo, resize its short side to `image_size` and crop the centre.
 
@@ -87,6 +91,7 @@ def prepare_photo(
         data: The encoded photo.
         preprocessing: `image_size` is what counts here; `mean` and `std` are for `normalise`.
         limits: Limits on the photo.
+        memory: As `decode_photo` takes it; held until the photo is resized, which takes less.
 
     Returns:
         Pixels, uint8, of shape (image_size, image_size, 3): rows, columns, and red, green, blue.
@@ -95,16 +100,17 @@ def prepare_photo(
         PhotoRejected: As `decode_photo` does.
     """
     size = preprocessing.image_size
-    image = decode_photo(data, size, limits)
-    side = min(image.size)
-    left, top = (image.width - side) / 2, (image.height - side) / 2
-    square = image.resize(
-        (size, size),
-        Image.Resampling.BILINEAR,
-        box=(left, top, left + side, top + side),
-        reducing_gap=2.0,
-    )
-    return np.array(square)
+    with decoded_photo(data, size, limits, memory) as image:
+        side = min(image.size)
+        left, top = (image.width - side) / 2, (image.height - side) / 2
+        square = image.resize(
+            (size, size),
+            Image.Resampling.BILINEAR,
+            box=(left, top, left + side, top + side),
+            reducing_gap=2.0,
+        )
+        del image  # Before the memory is given back.
+        return np.array(square)
 
 
 def normalise(batch: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:

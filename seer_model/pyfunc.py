@@ -22,10 +22,8 @@ class ListingCategorizer(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
         """Read the bundle that the model version holds."""
         bundle = load_bundle(Path(context.artifacts["bundle"]))
-        threads = os.cpu_count() or 1
-        self._categorizer = Categorizer(
-            bundle, PhotoEmbedder(bundle.backbone, decode_threads=threads)
-        )
+        embedder = PhotoEmbedder.open(bundle.backbone, threads=os.cpu_count() or 1)
+        self._categorizer = Categorizer(bundle, embedder)
 
     def predict(
         self,

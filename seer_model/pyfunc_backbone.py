@@ -21,7 +21,7 @@ class ListingBackbone(PythonModel):
     def load_context(self, context: PythonModelContext) -> None:
         """Read the backbone that the model version holds."""
         backbone = load_backbone(Path(context.artifacts["backbone"]))
-        self._embedder = PhotoEmbedder(backbone, decode_threads=os.cpu_count() or 1)
+        self._embedder = PhotoEmbedder.open(backbone, threads=os.cpu_count() or 1)
 
     def predict(
         self,

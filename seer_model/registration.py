@@ -5,6 +5,7 @@ import tempfile
 import warnings
 from collections.abc import Mapping
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import mlflow
@@ -19,6 +20,7 @@ __all__ = ["register_backbone", "register_bundle", "requirements", "tag_version"
 
 _REQUIREMENTS = ("numpy", "pandas", "pillow", "pyarrow", "safetensors", "scipy", "timm", "torch")
 _REQUIREMENTS_ALSO = ("fsspec", "torchvision")
+_REQUIREMENTS_WHERE_THERE = ("openvino",)
 _PHOTO: list[ColSpec | TensorSpec] = [
     ColSpec(DataType.binary, "image_bytes", required=False),
     ColSpec(DataType.string, "image_uri", required=False),
@@ -98,6 +100,8 @@ def tag_version(name: str, number: str, tags: Mapping[str, str]) -> None:
 
 def requirements() -> list[str]:
     """What scoring a bundle needs, at the versions that run here."""
-    return [f"{p}=={version(p).partition('+')[0]}" for p in _REQUIREMENTS + _REQUIREMENTS_ALSO] + [
+    there = [name for name in _REQUIREMENTS_WHERE_THERE if find_spec(name)]
+    packages = (*_REQUIREMENTS, *_REQUIREMENTS_ALSO, *there)
+    return [f"{p}=={version(p).partition('+')[0]}" for p in packages] + [
         f"mlflow=={mlflow.__version__}"
     ]

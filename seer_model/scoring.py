@@ -19,6 +19,7 @@ from seer_model.calibration import class_probabilities
 __all__ = ["LISTINGS", "SCORES", "fuse_photos", "score_listings"]
 
 CANDIDATES = 5
+_NONE = -1
 
 LISTINGS: pa.Schema = pa.schema(
     [
@@ -93,11 +94,12 @@ def score_listings(bundle: Bundle, listings: pa.RecordBatch) -> pa.RecordBatch:
     columns = _decide(
         bundle, fuse_photos(photos.vectors, used_by_listing[scored]), scored, photos.listings
     )
-    columns |= _rejects(photos, used_by_listing)
+    columns |= {
+        name: pa.array(values, SCORES.field(name).type)
+        for name, values in _rejects(photos, used_by_listing).items()
+    }
     columns["listing_id"] = listings.column("listing_id").cast(pa.string())
-    return pa.RecordBatch.from_arrays(
-        [pa.array(columns[field.name], field.type) for field in SCORES], schema=SCORES
-    )
+    return pa.RecordBatch.from_arrays([columns[name] for name in SCORES.names], schema=SCORES)
 
 
 def _flatten(photos: pa.ListArray, width: int) -> _Photos:
@@ -140,39 +142,62 @@ def _decide(
     features: npt.NDArray[np.float32],
     scored: npt.NDArray[np.int64],
     listings: int,
-) -> dict[str, Any]:
+) -> dict[str, pa.Array]:
+    """The columns that follow from the features of the `scored` listings; null for the others."""
     tree, calibration = bundle.tree, bundle.calibration
-    decision = np.full(listings, Decision.REJECTED.value, object)
-    category, path, score, candidates = (np.full(listings, None, object) for _ in range(4))
-    candidates[:] = [[] for _ in range(listings)]
     probabilities = class_probabilities(bundle.head.logits(features), calibration.temperature)
     top = np.argsort(-probabilities, axis=1, kind="stable")[:, :CANDIDATES]
-    for row, order, values in zip(scored, top, probabilities, strict=True):
-        decision[row] = Decision.NEEDS_REVIEW.value
-        score[row] = values[order[0]]
-        candidates[row] = [{"category_id": tree.classes[i], "score": values[i]} for i in order]
-    best = tree.best(probabilities)
-    thresholds = calibration.thresholds
-    for level, found, threshold in zip(tree.levels, best, thresholds, strict=True):
-        if threshold is None:
-            continue
-        # From the top down: a deeper level that passes overwrites the one above it.
-        for i in np.flatnonzero(found.score >= threshold):
-            chosen = level.categories[found.position[i]]
-            row = scored[i]
-            decision[row], category[row], score[row] = (
-                Decision.ASSIGNED.value,
-                chosen,
-                found.score[i],
-            )
-            path[row] = list(tree.taxonomy[chosen].path)
+    top_scores = np.take_along_axis(probabilities, top, axis=1)
+    score = top_scores[:, 0].copy()
+    chosen = np.full(len(scored), _NONE)
+    levels = zip(tree.levels, tree.best(probabilities), calibration.thresholds, strict=True)
+    first = 0
+    for level, best, threshold in levels:
+        if threshold is not None:
+            # From the top down: a deeper level that passes overwrites the one above it.
+            passed = best.score >= threshold
+            chosen[passed] = first + best.position[passed]
+            score[passed] = best.score[passed]
+        first += len(level.categories)
+    decided = np.where(chosen == _NONE, Decision.NEEDS_REVIEW.value, Decision.ASSIGNED.value)
+    decision = np.full(listings, Decision.REJECTED.value, object)
+    decision[scored] = decided
+    category = _indices(chosen, scored, listings)
+    position = _indices(np.arange(len(scored)), scored, listings)
     return {
-        "decision": decision,
-        "category_id": category,
-        "category_path": path,
-        "score": score,
-        "candidates": candidates,
+        "decision": pa.array(decision, pa.string()),
+        "category_id": pa.array(tree.categories, pa.string()).take(category),
+        "category_path": pa.array(tree.paths, pa.list_(pa.string())).take(category),
+        "score": pa.array(score.astype(np.float32)).take(position),
+        "candidates": _candidates(bundle, top, top_scores, scored, listings),
     }
+
+
+def _indices(
+    values: npt.NDArray[np.int64], scored: npt.NDArray[np.int64], listings: int
+) -> pa.Array:
+    """Values of the scored listings as indices of all; negative ones and the others are null."""
+    spread = np.full(listings, -1)
+    spread[scored] = values
+    return pa.array(spread, mask=spread < 0)
+
+
+def _candidates(
+    bundle: Bundle,
+    top: npt.NDArray[np.int64],
+    scores: npt.NDArray[np.float64],
+    scored: npt.NDArray[np.int64],
+    listings: int,
+) -> pa.Array:
+    counts = np.zeros(listings, np.int32)
+    counts[scored] = top.shape[1]
+    ids = pa.array(bundle.tree.classes, pa.string()).take(pa.array(top.ravel()))
+    kind = SCORES.field("candidates").type
+    found = pa.StructArray.from_arrays(
+        [ids, pa.array(scores.ravel().astype(np.float32))], fields=list(kind.value_type)
+    )
+    ends = np.concatenate([[0], np.cumsum(counts)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(ends), found, type=kind)
 
 
 def _rejects(photos: _Photos, used: npt.NDArray[np.int64]) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def test_the_logged_model_embeds_as_the_embedder_does(alone: Path, photos: list[
     model = mlflow.pyfunc.load_model("models:/listing-backbone/1")
     rows = model.predict(pd.DataFrame({"image_bytes": [*photos[:3], b"no photo"]}))
     sources = [PhotoSource(None, photo) for photo in photos[:3]]
-    embedded = list(PhotoEmbedder(load_backbone(alone / "backbone")).embed(sources))
+    embedded = list(PhotoEmbedder.open(load_backbone(alone / "backbone")).embed(sources))
     assert np.array_equal(
         np.stack(rows["vector"][:3].tolist()), np.stack([e.vector for e in embedded])
     )

@@ -102,7 +102,7 @@ def bundle_folder(
 ) -> Path:
     """A model of two tops with two colours each, whose thresholds leave something for review."""
     backbone = random_backbone("regnety_002", image_size=64)
-    embedder = PhotoEmbedder(backbone)
+    embedder = PhotoEmbedder.open(backbone)
     tops = [Category(top, (top.title(),), None) for top in ("warm", "cold")]
     leaves = [
         Category(name, tuple(name.title().split("/")), name.partition("/")[0]) for name in COLOURS

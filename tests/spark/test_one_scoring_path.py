@@ -58,7 +58,7 @@ def test_job_mlflow_model_and_categorizer_score_alike(
     model = mlflow.pyfunc.load_model(f"models:/one-path/{version}")
     by_model = as_table(model.predict(pd.DataFrame(photos)))
 
-    categorizer = Categorizer(bundle, PhotoEmbedder(bundle.backbone))
+    categorizer = Categorizer(bundle, PhotoEmbedder.open(bundle.backbone))
     by_categorizer = as_table(
         categorizer.categorize(
             [photo["listing_id"] for photo in photos],

@@ -44,7 +44,7 @@ def test_bytes_paths_and_sql_agree_with_the_model(
     spark.udf.register("categorize", categorize)
     in_sql = spark.sql("SELECT name, categorize(photo) AS c FROM listings").collect()
 
-    categorizer = Categorizer(bundle, PhotoEmbedder(bundle.backbone))
+    categorizer = Categorizer(bundle, PhotoEmbedder.open(bundle.backbone))
     expected = categorizer.categorize(
         list(photos), [0] * len(photos), [PhotoSource(None, data) for data in photos.values()]
     ).to_pylist()

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from schemas.rejects import RejectReason
-from seer_model.photos import PhotoLimits, PhotoRejected, decode_photo, read_photo
+from seer_model.photo_reading import read_photo
+from seer_model.photos import PhotoLimits, PhotoRejected, decode_photo
 
 LIMITS = PhotoLimits()
 FULL = 1 << 16

@@ -2,11 +2,14 @@
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
-from itertools import count, islice
+from itertools import count, cycle, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from hypothesis import given, settings
@@ -17,7 +20,8 @@ from seer_model.backbone import Backbone
 from seer_model.embedder import EmbeddedPhoto, PhotoEmbedder
 from seer_model.photo_source import PhotoSource
 from seer_model.photos import PhotoLimits
-from seer_model.preprocessing import normalise, prepare_photo
+from seer_model.preprocessing import Preprocessing, normalise, prepare_photo
+from seer_model.runtime import Features, Pixels
 
 PhotoBytes = Callable[..., bytes]
 BATCH = 4
@@ -27,7 +31,7 @@ NO_PHOTO = PhotoSource(None, None)
 
 @pytest.fixture(scope="module")
 def embedder(backbone: Backbone) -> PhotoEmbedder:
-    return PhotoEmbedder(backbone, batch_size=BATCH, decode_threads=2, limits=LIMITS)
+    return PhotoEmbedder.open(backbone, threads=2, batch_size=BATCH, limits=LIMITS)
 
 
 @pytest.fixture(scope="module")
@@ -52,19 +56,25 @@ def bits(embedded: Iterator[EmbeddedPhoto]) -> list[bytes]:
     return found
 
 
+def cosine(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> float:
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+
+
 # Order and values
 
 
-def test_vectors_are_those_of_the_trunk(backbone: Backbone, embedder: PhotoEmbedder) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), np.uint8)
+def test_vectors_are_those_of_the_trunk(
+    backbone: Backbone, embedder: PhotoEmbedder, photos: list[PhotoSource]
+) -> None:
+    pixels = [prepare_photo(p.data or b"", backbone.preprocessing, LIMITS) for p in photos]
     with torch.inference_mode():
-        inputs = normalise(torch.from_numpy(pixels), backbone.preprocessing)
+        inputs = normalise(torch.from_numpy(np.stack(pixels)), backbone.preprocessing)
         expected = backbone.build()(inputs).numpy()
-    features = embedder.embed_pixels(list(pixels))
-    assert features.dtype == np.float16
-    assert features.shape == (3, backbone.width)
-    np.testing.assert_allclose(features, expected, rtol=2e-3, atol=1e-4)
-    assert len({row.tobytes() for row in features}) == 3
+    for (vector, _), features in zip(embedder.embed(photos), expected, strict=True):
+        assert vector is not None
+        assert (vector.dtype, vector.shape) == (np.float16, (backbone.width,))
+        assert cosine(vector, features) >= 0.9999
 
 
 def test_photos_keep_their_order(
@@ -90,7 +100,8 @@ def test_no_photos_no_vectors(embedder: PhotoEmbedder) -> None:
 def test_a_value_beyond_float16_is_clipped(backbone: Backbone, photos: list[PhotoSource]) -> None:
     last = {name: t * 1e7 for name, t in backbone.weights.items() if name.endswith("bn.bias")}
     biased = {name: torch.full_like(t, 1e7) for name, t in last.items()}
-    huge = PhotoEmbedder(replace(backbone, weights={**backbone.weights, **biased}), batch_size=1)
+    biased_backbone = replace(backbone, weights={**backbone.weights, **biased})
+    huge = PhotoEmbedder.open(biased_backbone, batch_size=1)
     ((vector, _),) = huge.embed(photos[:1])
     assert vector is not None
     assert np.isfinite(vector).all()
@@ -115,25 +126,16 @@ def test_neighbours_do_not_change_a_vector(
     ]
 
 
-@pytest.mark.parametrize("decode_threads", [1, 3, 8])
-def test_decode_threads_do_not_change_a_vector(
-    backbone: Backbone, photos: list[PhotoSource], vectors: list[bytes], decode_threads: int
+@pytest.mark.parametrize(("threads", "batch_size"), [(1, 1), (3, BATCH), (2, 7)])
+def test_threads_and_size_of_a_batch_do_not_change_a_vector(
+    backbone: Backbone,
+    photos: list[PhotoSource],
+    vectors: list[bytes],
+    threads: int,
+    batch_size: int,
 ) -> None:
-    embedder = PhotoEmbedder(backbone, batch_size=BATCH, decode_threads=decode_threads)
+    embedder = PhotoEmbedder.open(backbone, threads=threads, batch_size=batch_size)
     assert bits(embedder.embed(photos)) == vectors
-
-
-def test_neighbours_do_not_change_a_vector_on_two_threads(
-    embedder: PhotoEmbedder, photos: list[PhotoSource]
-) -> None:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        alone = [bits(embedder.embed([photo]))[0] for photo in photos[:3]]
-        assert bits(embedder.embed(photos[:3])) == alone
-        assert bits(embedder.embed(photos[2::-1])) == alone[::-1]
-    finally:
-        torch.set_num_threads(threads)
 
 
 # Rejects
@@ -194,7 +196,23 @@ def test_what_is_no_fault_of_a_photo_is_raised(
 
 
 @pytest.mark.parametrize("taken", [1, BATCH, BATCH + 1, 3 * BATCH])
-def test_an_endless_input_is_taken_batch_by_batch(embedder: PhotoEmbedder, taken: int) -> None:
+def test_an_endless_input_is_taken_as_it_is_needed(
+    embedder: PhotoEmbedder, photos: list[PhotoSource], taken: int
+) -> None:
+    asked = count()
+
+    def endless() -> Iterator[PhotoSource]:
+        while True:
+            next(asked)
+            yield photos[1]
+
+    with closing(embedder.embed(endless())) as embedded:
+        assert len(list(islice(embedded, taken))) == taken
+    # The batches that were given out, those with the runtime, and what is loaded meanwhile.
+    assert next(asked) <= (-(-taken // BATCH) + 2 + 4) * BATCH + 1
+
+
+def test_rejects_do_not_wait_for_a_photo_that_can_be_used(embedder: PhotoEmbedder) -> None:
     asked = count()
 
     def endless() -> Iterator[PhotoSource]:
@@ -202,10 +220,9 @@ def test_an_endless_input_is_taken_batch_by_batch(embedder: PhotoEmbedder, taken
             next(asked)
             yield NO_PHOTO
 
-    assert len(list(islice(embedder.embed(endless()), taken))) == taken
-    # The batch that is read, and the one that is decoded meanwhile.
-    batches_read = -(-taken // BATCH)
-    assert next(asked) <= (batches_read + 1) * BATCH
+    with closing(embedder.embed(endless())) as embedded:
+        assert next(embedded) == (None, RejectReason.NO_PHOTO)
+    assert next(asked) <= 20 * BATCH
 
 
 def test_nothing_is_taken_before_it_is_asked_for(embedder: PhotoEmbedder) -> None:
@@ -216,18 +233,66 @@ def test_nothing_is_taken_before_it_is_asked_for(embedder: PhotoEmbedder) -> Non
     embedder.embed(never())
 
 
-def test_the_next_batch_is_decoded_while_one_is_embedded(
-    embedder: PhotoEmbedder, photos: list[PhotoSource], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    numbers, all_decoded = count(1), threading.Event()
+class Watched:
+    """A runtime that tells when a batch begins and ends, and waits for what the test says."""
 
-    def counted(*args: object) -> object:
-        if next(numbers) == 2 * BATCH:
-            all_decoded.set()
+    name = "watched"
+    batch_size = BATCH
+    width = 3
+
+    def __init__(self, preprocessing: Preprocessing) -> None:
+        self.preprocessing = preprocessing
+        self.begun = 0
+        self.go_on = threading.Event()
+
+    def start(self, pixels: Pixels) -> Callable[[], Features]:
+        self.begun += 1
+        features = pixels.reshape(len(pixels), -1)[:, :3].astype(np.float32)
+
+        def wait() -> Features:
+            assert self.go_on.wait(timeout=30)
+            return features
+
+        return wait
+
+
+def test_the_next_batches_are_decoded_and_begun_while_one_is_computed(
+    backbone: Backbone, photos: list[PhotoSource], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = Watched(backbone.preprocessing)
+    numbers = count(1)
+
+    def counted(*args: Any) -> Pixels:
+        if next(numbers) == 5 * BATCH:
+            runtime.go_on.set()  # The first batch ends when the fifth was decoded.
         return prepare_photo(*args)
 
     monkeypatch.setattr("seer_model.photo_source.prepare_photo", counted)
-    embedded = embedder.embed(photos[: 2 * BATCH])
-    next(embedded)
-    assert all_decoded.wait(timeout=30)
-    embedded.close()
+    with closing(PhotoEmbedder(runtime).embed(islice(cycle(photos), 8 * BATCH))) as embedded:
+        next(embedded)
+        assert runtime.begun == 3
+
+
+def test_closing_drops_what_was_not_begun(
+    backbone: Backbone, photos: list[PhotoSource], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = Watched(backbone.preprocessing)
+    runtime.go_on.set()
+    numbers = count(1)
+    stuck, closed = threading.Event(), threading.Event()
+
+    def slow(*args: Any) -> Pixels:
+        if next(numbers) == 3 * BATCH + 1:
+            stuck.set()
+            assert closed.wait(timeout=30)
+        return prepare_photo(*args)
+
+    monkeypatch.setattr("seer_model.photo_source.prepare_photo", slow)
+    embedder = PhotoEmbedder(runtime)
+    with closing(embedder.embed(cycle(photos))) as embedded:
+        next(embedded)
+        assert stuck.wait(timeout=30)
+    closed.set()
+    # The decoder is free again, and has not touched what was dropped.
+    assert len(list(embedder.embed(photos))) == len(photos)
+    assert next(numbers) <= 3 * BATCH + 2 + len(photos)

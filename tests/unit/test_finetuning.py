@@ -51,7 +51,7 @@ def tuned(backbone: Backbone, sources: list[PhotoSource]) -> Backbone:
 def separation(backbone: Backbone) -> float:
     """Distance between the kinds' centres, in standard deviations within them, on new photos."""
     fresh = [photo(label, 1000 + seed) for seed, label in enumerate(LABELS)]
-    vectors = np.stack([v.astype(np.float64) for v, _ in PhotoEmbedder(backbone).embed(fresh)])  # type: ignore[union-attr]
+    vectors = np.stack([v.astype(np.float64) for v, _ in PhotoEmbedder.open(backbone).embed(fresh)])  # type: ignore[union-attr]
     centres = np.stack([vectors[k == LABELS].mean(0) for k in (0, 1)])
     spread = (vectors - centres[LABELS]).std()
     return float(np.linalg.norm(centres[0] - centres[1]) / spread)

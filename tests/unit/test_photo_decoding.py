@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import ExifTags, Image
 
-from seer_model.photos import decode_photo, read_photo
+from seer_model.photo_reading import read_photo
+from seer_model.photos import decode_photo
 from tests.unit.encoded_photos import (
     FULL,
     LIMITS,

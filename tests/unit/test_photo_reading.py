@@ -1,13 +1,17 @@
 """Photos are read from paths, file URIs and stores, or rejected for the right reason."""
 
+import asyncio
 import os
 from pathlib import Path
 
 import fsspec
 import pytest
+from fsspec.asyn import AsyncFileSystem
 
 from schemas.rejects import RejectReason
-from seer_model.photos import PhotoLimits, read_photo
+from seer_model import photo_reading
+from seer_model.photo_reading import read_photo
+from seer_model.photos import PhotoLimits
 from tests.unit.encoded_photos import LIMITS, verdict_on_address
 
 
@@ -111,12 +115,90 @@ def test_photo_of_another_store_is_read() -> None:
         assert verdict_on_address(uri) is RejectReason.NOT_FOUND
 
 
-def test_failing_store_is_read_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """How long was waited between tries; not for real."""
+    waited: list[float] = []
+    monkeypatch.setattr(photo_reading, "sleep", waited.append)
+    return waited
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "tries"),
+    [
+        (TimeoutError(), RejectReason.READ_FAILED, 3),
+        (ConnectionResetError(), RejectReason.READ_FAILED, 3),
+        (OSError("too few bytes"), RejectReason.READ_FAILED, 3),
+        (PermissionError(), RejectReason.READ_FAILED, 1),
+        (ValueError("no such bucket name"), RejectReason.READ_FAILED, 1),
+        (FileNotFoundError(), RejectReason.NOT_FOUND, 1),
+        (IsADirectoryError(), RejectReason.NOT_FOUND, 1),
+    ],
+)
+def test_failing_store_is_tried_again_where_that_may_help(
+    error: Exception,
+    reason: RejectReason,
+    tries: int,
+    waits: list[float],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls = []
+
+    def fail(*args: object, **options: object) -> bytes:
+        calls.append(args)
+        raise error
+
+    monkeypatch.setattr(fsspec.get_filesystem_class("memory"), "cat_file", fail)
+    assert verdict_on_address("memory://a.jpg") is reason
+    assert len(calls) == tries
+    assert len(waits) == tries - 1
+    for waited, wait in zip(waits, (0.2, 0.8), strict=False):
+        assert 0.5 * wait <= waited <= 1.5 * wait
+
+
+def test_waits_differ(waits: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object, **options: object) -> bytes:
+        raise TimeoutError
+
+    monkeypatch.setattr(fsspec.get_filesystem_class("memory"), "cat_file", fail)
+    for _ in range(3):
+        verdict_on_address("memory://a.jpg")
+    assert len(set(waits)) == 6
+
+
+def test_no_try_begins_when_the_time_of_the_photo_is_over(
+    waits: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([1000.0, 1000.0 + 119.0, 1000.0 + 121.0])
+    monkeypatch.setattr(photo_reading, "monotonic", clock.__next__)
+
     def fail(*args: object, **options: object) -> bytes:
         raise TimeoutError
 
     monkeypatch.setattr(fsspec.get_filesystem_class("memory"), "cat_file", fail)
     assert verdict_on_address("memory://a.jpg") is RejectReason.READ_FAILED
+    assert len(waits) == 2
+
+
+def test_asynchronous_store_that_hangs_is_read_failed(
+    waits: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Hanging(AsyncFileSystem):
+        protocol = "hanging"
+        calls = 0
+
+        async def _cat_file(self, path: str, **options: object) -> bytes:
+            Hanging.calls += 1
+            if path == "photo.jpg":
+                return b"photo"
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    fsspec.register_implementation("hanging", Hanging, clobber=True)
+    monkeypatch.setattr(photo_reading, "_TRY_TIMEOUT_S", 0.05)
+    assert read_photo("hanging://photo.jpg", LIMITS) == b"photo"
+    assert verdict_on_address("hanging://other.jpg") is RejectReason.READ_FAILED
+    assert Hanging.calls == 4
 
 
 @pytest.mark.parametrize("uri", ["nosuch://bucket/a.jpg", "zip+x://a.jpg", "blockcache://a/b.jpg"])

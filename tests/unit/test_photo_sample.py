@@ -95,7 +95,7 @@ def test_what_is_no_manifest_is_refused(tmp_path: Path) -> None:
 
 def test_photos_that_cannot_be_used_are_left_out() -> None:
     sources = [PhotoSource(None, data) for data in (photo(0), b"no photo", photo(200))]
-    embedder = PhotoEmbedder(random_backbone("regnety_002", 32))
+    embedder = PhotoEmbedder.open(random_backbone("regnety_002", 32))
     embedded = embed_sample(embedder, PhotoSample(["a", "b", "c"], [None, "x", "y"], sources))
     assert embedded.photos.listing_ids == ["a", "c"]
     assert embedded.photos.labels == [None, "y"]

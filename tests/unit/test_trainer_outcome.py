@@ -66,7 +66,7 @@ def test_the_backbone_embeds_photos(manifest: Path, tmp_path: Path) -> None:
     assert (late.architecture, late.width, late.licence) == ("regnety_002", 368, "apache-2.0")
     photos = [photo(n) for n in range(3)]
     sources = [PhotoSource(None, data) for data in (*photos, b"no photo")]
-    embedded = list(PhotoEmbedder(late, batch_size=4).embed(sources))
+    embedded = list(PhotoEmbedder.open(late, batch_size=4).embed(sources))
     assert embedded[3].vector is None
     vectors = np.stack([one.vector for one in embedded[:3] if one.vector is not None])
     pixels = np.stack([prepare_photo(data, late.preprocessing, PhotoLimits()) for data in photos])

@@ -1,0 +1,96 @@
+"""The practical limit: the job's work written by hand in one process, and nothing besides."""
+
+import sys
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.measuring import Pieces
+from seer_model.backbone import Backbone
+from seer_model.photos import PhotoLimits
+from seer_model.preprocessing import prepare_photo
+from seer_model.runtime import Pixels
+
+# As in seer_model.openvino_runtime: no reports to OpenVINO's makers.
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+
+import openvino  # noqa: E402
+from openvino.preprocess import PrePostProcessor  # noqa: E402
+
+__all__ = ["HandWritten"]
+
+_LIMITS = PhotoLimits()
+_BATCH = 8
+_AHEAD = 4 * _BATCH
+
+
+class HandWritten:
+    """A decode thread for each core, and one OpenVINO queue.
+
+    None of the package's pipeline is in it: bad photos, order and memory are no concern of it.
+
+    Args:
+        backbone: What to run.
+        cores: Decode threads, and OpenVINO's streams of one thread each.
+    """
+
+    def __init__(self, backbone: Backbone, cores: int) -> None:
+        self._preprocessing = backbone.preprocessing
+        self._threads = cores
+        settings = {
+            "NUM_STREAMS": cores,
+            "INFERENCE_NUM_THREADS": cores,
+            "ENABLE_CPU_PINNING": False,
+        }
+        compiled = openvino.Core().compile_model(_convert(backbone), "CPU", settings)
+        self._queue = openvino.AsyncInferQueue(compiled, 2 * cores)
+        self._queue.set_callback(lambda request, _pixels: _vectors(request))
+
+    def embedded(self, photos: Sequence[Path]) -> Pieces:
+        """The photos again and again, a batch a piece."""
+        size = self._preprocessing.image_size
+        paths = cycle(photos)
+        pool = ThreadPoolExecutor(self._threads)
+        ahead = deque(pool.submit(self._prepare, next(paths)) for _ in range(_AHEAD))
+        try:
+            while True:
+                pixels = np.empty((_BATCH, size, size, 3), np.uint8)
+                for row in range(_BATCH):
+                    pixels[row] = ahead.popleft().result()
+                    ahead.append(pool.submit(self._prepare, next(paths)))
+                # Waits for a request that is done; the user's data keeps the pixels alive.
+                self._queue.start_async(pixels, userdata=pixels, share_inputs=True)
+                yield _BATCH
+        finally:
+            pool.shutdown(cancel_futures=True)
+            self._queue.wait_all()
+
+    def _prepare(self, path: Path) -> Pixels:
+        return prepare_photo(path.read_bytes(), self._preprocessing, _LIMITS)
+
+
+def _vectors(request: openvino.InferRequest) -> bytes:
+    features: bytes = request.get_output_tensor().data.astype(np.float16).tobytes()
+    return features
+
+
+def _convert(backbone: Backbone) -> openvino.Model:
+    """The trunk as OpenVINO's own tools convert it, from pixels to features."""
+    size, preprocessing = backbone.preprocessing.image_size, backbone.preprocessing
+    with torch.no_grad():
+        program = torch.export.export(backbone.build(), (torch.zeros(_BATCH, 3, size, size),))
+    steps = PrePostProcessor(openvino.convert_model(program))
+    photos = steps.input()
+    photos.tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
+    photos.model().set_layout(openvino.Layout("NCHW"))
+    floats = photos.preprocess().convert_element_type(openvino.Type.f32)
+    floats.mean([255 * x for x in preprocessing.mean])
+    floats.scale([255 * x for x in preprocessing.std])
+    network = steps.build()
+    network.reshape((_BATCH, size, size, 3))
+    return network

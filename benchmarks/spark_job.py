@@ -1,0 +1,125 @@
+"""`jobs.categorize_listings`, timed, and the memory of the Python workers that ran it."""
+
+import io
+import json
+import logging
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import redirect_stdout, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+from benchmarks.udf_pattern import MARK
+from benchmarks.workload import DS, Workload
+from jobs import categorize_listings
+
+__all__ = ["JobRun", "SparkJob"]
+
+_RESET_PEAK = "5"
+"""What makes the kernel forget a process's peak (proc(5), clear_refs)."""
+
+
+@dataclass(frozen=True)
+class JobRun:
+    """A run of the job.
+
+    Attributes:
+        photos: In its manifest.
+        seconds: From its arguments to its exit code.
+        peak: Most memory that one of its Python workers had, in bytes; 0 where no /proc says so.
+        store: Its embedding store.
+    """
+
+    photos: int
+    seconds: float
+    peak: int
+    store: Path
+
+
+class SparkJob:
+    """Runs the job through its `main`, in the Spark session of this process.
+
+    Args:
+        workload: What there is to categorize.
+        work: A folder for its outputs.
+    """
+
+    def __init__(self, workload: Workload, work: Path) -> None:
+        self._workload = workload
+        self._work = work
+        # Its own progress; errors it prints itself.
+        for name in ("jobs", "seer_model"):
+            logger = logging.getLogger(name)
+            logger.propagate = False
+            logger.addHandler(logging.NullHandler())
+
+    def embed(self, count: int) -> JobRun:
+        """Categorize photos that no store knows."""
+        return self._run(count, self._workload.model, self._work / f"store-{uuid.uuid4().hex}")
+
+    def again(self, run: JobRun) -> JobRun:
+        """Categorize the same photos with the same model."""
+        return self._run(run.photos, self._workload.model, run.store)
+
+    def rescore(self, run: JobRun) -> JobRun:
+        """Categorize the same photos with another head."""
+        return self._run(run.photos, self._workload.other_model, run.store)
+
+    def _run(self, count: int, model: Path, store: Path) -> JobRun:
+        new = 0 if store.exists() else count
+        report = self._work / "report.json"
+        options = {
+            "manifest": self._workload.manifest(count),
+            "ds": DS,
+            "model": model,
+            "output": self._work / f"categories-{count}",
+            "embeddings": store,
+            "tracking-uri": f"sqlite:///{self._work / 'mlflow.db'}",
+            "report": report,
+        }
+        argv = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+        _forget_peaks()
+        started = perf_counter()
+        with redirect_stdout(io.StringIO()):
+            code = categorize_listings.main(argv)
+        seconds = perf_counter() - started
+        peak = max((_status(worker, "VmHWM") for worker in _workers()), default=0) * 1024
+        if code:
+            raise SystemExit(code)
+        figures = json.loads(report.read_text(encoding="utf-8"))
+        found = figures["photos_embedded"], figures["photos_used"]
+        if found != (new, count):
+            raise ValueError(f"embedded and used {found} photos, not {(new, count)}")
+        return JobRun(count, seconds, peak, store)
+
+
+def _forget_peaks() -> None:
+    for worker in _workers():
+        with suppress(OSError):
+            (worker / "clear_refs").write_text(_RESET_PEAK)
+
+
+def _workers() -> Iterator[Path]:
+    """Folders in /proc of the Python workers below this process, those of the patterns excepted."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (folder / "cmdline").read_bytes()
+            if b"pyspark.daemon" not in command or not _is_below(int(folder.name)):
+                continue
+            if MARK.encode() not in (folder / "environ").read_bytes():
+                yield folder
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # It has just ended.
+
+
+def _is_below(pid: int) -> bool:
+    while pid > 1 and pid != os.getpid():
+        pid = _status(Path(f"/proc/{pid}"), "PPid")
+    return pid == os.getpid()
+
+
+def _status(process: Path, name: str) -> int:
+    lines = (process / "status").read_text(encoding="utf-8").splitlines()
+    return next((int(line.split()[1]) for line in lines if line.startswith(f"{name}:")), 0)

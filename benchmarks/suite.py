@@ -1,0 +1,240 @@
+"""What `benchmarks.throughput` measures, in rounds, so that what is compared is neighbours."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from time import perf_counter
+
+from benchmarks.bounds import CoreBounds
+from benchmarks.hand_written import HandWritten
+from benchmarks.measuring import measure, say
+from benchmarks.simulated_accelerator import SimulatedAccelerator, embedded_photos
+from benchmarks.spark_job import JobRun, SparkJob
+from benchmarks.udf_pattern import UdfPattern
+from benchmarks.workload import Workload
+from jobs.session import start_session
+from seer_model.backbone import random_backbone
+from seer_model.embedder import PhotoEmbedder
+from seer_model.photo_source import PhotoSource
+
+__all__ = ["ACCELERATORS", "Bounds", "Measured", "Plan", "Round", "Suite", "slope"]
+
+ACCELERATORS = {
+    "4 times as fast as decoding": 4.0,
+    "as fast as decoding": 1.0,
+    "a quarter as fast as decoding": 0.25,
+}
+"""Speeds of the simulated accelerator, in those of decoding."""
+
+_FEW = 16
+_ACCELERATOR_BATCH = 32
+_SHORTEST_S = 0.01
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much to measure.
+
+    Attributes:
+        distinct: Distinct photos.
+        growth: Photos of the jobs of the first round; the others have the first two.
+        rounds: Rounds.
+        slice_s: Seconds of a measurement without Spark.
+        eager: Photos of the two runs of the documented pandas UDF.
+        openvino: And of the one with OpenVINO.
+        reruns: Runs from the store, of each kind.
+    """
+
+    distinct: int
+    growth: tuple[int, int, int]
+    rounds: int
+    slice_s: float
+    eager: tuple[int, int]
+    openvino: tuple[int, int]
+    reruns: int
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Photos a second: of one core decoding or computing, and of the hand-written process."""
+
+    decode: float
+    model: float
+    hand: float
+
+    def together(self, cores: int) -> float:
+        """What as many cores can do if nothing else costs anything."""
+        return cores / (1 / self.decode + 1 / self.model)
+
+
+@dataclass(frozen=True)
+class Round:
+    """What was measured one after another.
+
+    Attributes:
+        bounds: The mean of just before the jobs and just after.
+        warm: A job of hardly any photos, its workers warm.
+        runs: Jobs of more and more photos.
+        eager: Photos a second of the documented pandas UDF.
+        openvino: The same with OpenVINO.
+        decoding: Photos a second into an accelerator that costs nothing.
+        accelerators: Speed of each simulated accelerator, and photos a second that it was fed.
+    """
+
+    bounds: Bounds
+    warm: JobRun
+    runs: Sequence[JobRun]
+    eager: float
+    openvino: float
+    decoding: float
+    accelerators: dict[str, tuple[float, float]]
+
+    @property
+    def job(self) -> float:
+        """Photos a second of the job in its steady state."""
+        return slope(self.runs[0], self.runs[-1])
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Everything: the rounds, the reruns' photos a second, and seconds of starting up."""
+
+    cores: int
+    rounds: Sequence[Round]
+    again: Sequence[float]
+    rescored: Sequence[float]
+    start_up: dict[str, float]
+
+
+def slope(small: JobRun, large: JobRun) -> float:
+    """Photos a second between two runs: what both spend on starting up falls out.
+
+    A difference of less than the clock can tell from noise counts as 10 ms.
+    """
+    return (large.photos - small.photos) / max(large.seconds - small.seconds, _SHORTEST_S)
+
+
+class Suite:
+    """Everything that is measured, set up once.
+
+    Args:
+        plan: How much.
+        architecture: The backbone's; its weights are random, which no speed depends on.
+        folder: An empty folder.
+    """
+
+    def __init__(self, plan: Plan, architecture: str, folder: Path) -> None:
+        say(f"drawing {plan.distinct} photos")
+        backbone = random_backbone(architecture)
+        (folder / "photos").mkdir()
+        self._plan = plan
+        self._folder = folder
+        self._workload = Workload(folder / "photos", backbone, plan.distinct)
+        saved = self._workload.model / "backbone"
+        say("starting Spark")
+        started = perf_counter()
+        spark = start_session("throughput")
+        self._start_up = {"spark_session_s": perf_counter() - started}
+        self._cores = spark.sparkContext.defaultParallelism
+        say(f"loading the model on {self._cores} cores")
+        self._job = SparkJob(self._workload, folder)
+        self._eager = UdfPattern(spark, saved, openvino=False)
+        self._openvino = UdfPattern(spark, saved, openvino=True)
+        self._core_bounds = CoreBounds(saved, self._workload.photos, self._cores)
+        self._hand_written = HandWritten(backbone, self._cores)
+        self._sources = [PhotoSource(str(path), None) for path in self._workload.photos]
+        self._free = self._accelerated(math.inf)
+        speed = self._fed(self._free)
+        self._accelerators = {
+            name: (share * speed, self._accelerated(share * speed))
+            for name, share in ACCELERATORS.items()
+        }
+
+    def run(self) -> Measured:
+        """Measure all."""
+        say("first job, which loads the model")
+        self._start_up["first_job_s"] = self._job.embed(_FEW).seconds
+        rounds = []
+        for number in range(self._plan.rounds):
+            say(f"round {number + 1} of {self._plan.rounds}")
+            rounds.append(self._round(self._plan.growth[: None if number == 0 else 2]))
+        self._start_up["warm_job_s"] = fmean(one.warm.seconds for one in rounds)
+        again, rescored = self._reruns(rounds[0].runs[0], rounds[0].runs[-1])
+        return Measured(self._cores, rounds, again, rescored, self._start_up)
+
+    def _round(self, sizes: Sequence[int]) -> Round:
+        before = self._bounds()
+        # Spark ends workers that were idle for a minute.
+        warm = self._embed(_FEW)
+        runs = [self._embed(size) for size in sizes]
+        after = self._bounds()
+        free, fed = [self._fed(self._free)], {}
+        for name, (speed, embedder) in self._accelerators.items():
+            fed[name] = speed, self._fed(embedder)
+            say(f"accelerator of {speed:.0f} photos/s: fed {fed[name][1]:.0f}")
+        free.append(self._fed(self._free))
+        return Round(
+            bounds=Bounds(
+                fmean((before.decode, after.decode)),
+                fmean((before.model, after.model)),
+                fmean((before.hand, after.hand)),
+            ),
+            warm=warm,
+            runs=runs,
+            eager=self._pattern("pandas UDF", self._eager, self._plan.eager),
+            openvino=self._pattern("pandas UDF, OpenVINO", self._openvino, self._plan.openvino),
+            decoding=fmean(free),
+            accelerators=fed,
+        )
+
+    def _bounds(self) -> Bounds:
+        seconds = self._plan.slice_s
+        found = Bounds(
+            decode=self._core_bounds.rate("decode", seconds),
+            model=self._core_bounds.rate("model", seconds),
+            hand=measure(self._hand_written.embedded(self._workload.photos), seconds),
+        )
+        say(
+            f"a core: decoding {found.decode:.0f} photos/s, model {found.model:.0f}; "
+            f"{self._cores} cores: bound {found.together(self._cores):.0f}, "
+            f"by hand {found.hand:.0f}"
+        )
+        return found
+
+    def _embed(self, count: int) -> JobRun:
+        run = self._job.embed(count)
+        say(f"job of {count:,} photos: {run.seconds:.1f} s, {run.peak >> 20} MiB a worker")
+        return run
+
+    def _pattern(self, name: str, pattern: UdfPattern, sizes: tuple[int, int]) -> float:
+        seconds = [
+            pattern.seconds(self._workload.photo_folder(count), self._folder / "vectors")
+            for count in (_FEW, *sizes)
+        ]
+        rate = (sizes[1] - sizes[0]) / max(seconds[2] - seconds[1], _SHORTEST_S)
+        say(f"{name}: {rate:.0f} photos/s")
+        return rate
+
+    def _accelerated(self, speed: float) -> PhotoEmbedder:
+        preprocessing = self._workload.preprocessing
+        accelerator = SimulatedAccelerator(
+            preprocessing, batch_size=_ACCELERATOR_BATCH, speed=speed
+        )
+        return PhotoEmbedder(accelerator, decode_threads=self._cores)
+
+    def _fed(self, embedder: PhotoEmbedder) -> float:
+        return measure(embedded_photos(embedder, self._sources), self._plan.slice_s)
+
+    def _reruns(self, small: JobRun, large: JobRun) -> tuple[list[float], list[float]]:
+        """Photos a second of reruns and of re-scoring, from slopes between two stores."""
+        say("reruns from the store")
+        again, rescored = [], []
+        self._job.again(small)
+        self._job.rescore(small)
+        for _ in range(self._plan.reruns):
+            again.append(slope(self._job.again(small), self._job.again(large)))
+            rescored.append(slope(self._job.rescore(small), self._job.rescore(large)))
+            say(f"unchanged {again[-1]:,.0f} photos/s, another head {rescored[-1]:,.0f}")
+        return again, rescored

@@ -1,0 +1,231 @@
+"""How fast the Spark job is: against what the processor can do, and against what else there is.
+
+    .venv/bin/python -m benchmarks.throughput
+
+Takes less than ten minutes on two cores, about one with `--quick`. Everything is measured in one
+run, in rounds: of each ratio both sides are measured one soon after the other, and the table has
+the median of the rounds (and their range). Photos a second of Spark come from two runs of different
+sizes, so that starting up is not in them; it is given below the table. Weights are random, which no
+speed depends on. Prints a Markdown table, writes it as JSON and draws it.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+from benchmarks.charts import plot_throughput
+from benchmarks.measuring import Row, machine_facts, markdown_table
+from benchmarks.spark_job import JobRun
+from benchmarks.suite import ACCELERATORS, Measured, Plan, Suite, slope
+
+FULL = Plan(
+    distinct=400,
+    growth=(1000, 4000, 16000),
+    rounds=3,
+    slice_s=3.0,
+    eager=(128, 448),
+    openvino=(128, 768),
+    reruns=3,
+)
+QUICK = Plan(
+    distinct=40,
+    growth=(100, 200, 400),
+    rounds=1,
+    slice_s=0.8,
+    eager=(16, 80),
+    openvino=(32, 160),
+    reruns=1,
+)
+JOB = "**the Spark job**"
+NO_LOSS = 0.9
+FED = 0.95
+RERUN = 0.02
+RESCORED = 100
+FLAT = 1.1
+# Times as fast as the pandas UDF, and as that with OpenVINO, on a CPU with AMX bf16 and without.
+PATTERNS = {True: (6.0, 2.5), False: (4.0, 1.8)}
+
+
+def bound_rows(measured: Measured) -> list[Row]:
+    """The job against what the processor can do."""
+    rounds, cores = measured.rounds, measured.cores
+    job = [one.job for one in rounds]
+    bound = [one.bounds.together(cores) for one in rounds]
+    hand = [one.bounds.hand for one in rounds]
+    every = f"{cores} cores"
+    return [
+        Row("decoding alone, one core", [one.bounds.decode for one in rounds]),
+        Row("model alone, one core", [one.bounds.model for one in rounds]),
+        Row(f"bound, {every}: 1 / (decode + model)", bound),
+        Row(f"written by hand, {every}", hand, ratios=over(hand, bound), over="bound"),
+        Row(JOB, job, ratios=over(job, bound), over="bound", goal=NO_LOSS),
+        Row(JOB, job, ratios=over(job, hand), over="written by hand", goal=NO_LOSS),
+    ]
+
+
+def pattern_rows(measured: Measured, *, amx: bool) -> list[Row]:
+    """The job against pandas UDFs."""
+    job = [one.job for one in measured.rounds]
+    eager = [one.eager for one in measured.rounds]
+    openvino = [one.openvino for one in measured.rounds]
+    goals = PATTERNS[amx]
+    return [
+        Row("documented pandas UDF: Pillow, eager f32", eager),
+        Row(JOB, job, ratios=over(job, eager), over="documented pandas UDF", goal=goals[0]),
+        Row("the same with our OpenVINO model", openvino),
+        Row(JOB, job, ratios=over(job, openvino), over="that with OpenVINO", goal=goals[1]),
+    ]
+
+
+def accelerator_rows(measured: Measured) -> list[Row]:
+    """What feeding an accelerator costs."""
+    rounds = measured.rounds
+    rows = [Row("decoding into an accelerator that costs nothing", [x.decoding for x in rounds])]
+    for name in ACCELERATORS:
+        fed = [one.accelerators[name][1] for one in rounds]
+        limit = [min(one.decoding, one.accelerators[name][0]) for one in rounds]
+        ratios = over(fed, limit)
+        rows.append(
+            Row(f"an accelerator {name}", fed, ratios=ratios, over="the slower of both", goal=FED)
+        )
+    return rows
+
+
+def store_rows(measured: Measured) -> list[Row]:
+    """What the embedding store saves; per photo, as slopes between the smallest and largest job."""
+    first = median(one.job for one in measured.rounds)
+    again = [first / rate for rate in measured.again]
+    rescored = [rate / first for rate in measured.rescored]
+    return [
+        Row(
+            "rerun, nothing changed: time a photo",
+            measured.again,
+            ratios=again,
+            over="first run",
+            goal=RERUN,
+            at_most=True,
+        ),
+        Row(
+            "re-scored with another head",
+            measured.rescored,
+            ratios=rescored,
+            over="first run",
+            goal=RESCORED,
+        ),
+    ]
+
+
+def growth_rows(measured: Measured) -> list[Row]:
+    """Time and memory by the number of photos."""
+    warm, runs = measured.rounds[0].warm, measured.rounds[0].runs
+    rates = [slope(warm, run) for run in runs]
+    rows = [
+        Row(f"job of {run.photos:,} photos{_memory(run)}", [rate])
+        for run, rate in zip(runs, rates, strict=True)
+    ]
+    small, large = runs[0], runs[-1]
+    over = f"{small.photos:,} photos"
+    time = [rates[0] / rates[-1]]
+    rows.append(
+        Row(
+            f"{large.photos:,} photos: time a photo",
+            ratios=time,
+            over=over,
+            goal=FLAT,
+            at_most=True,
+        )
+    )
+    if small.peak:
+        peak = [large.peak / small.peak]
+        rows.append(
+            Row(f"{large.photos:,} photos: memory", ratios=peak, over=over, goal=FLAT, at_most=True)
+        )
+    return rows
+
+
+def _memory(run: JobRun) -> str:
+    return f", {run.peak >> 20} MiB a worker" if run.peak else ""
+
+
+def over(rates: Sequence[float], others: Sequence[float]) -> list[float]:
+    """Ratios, round by round."""
+    return [rate / other for rate, other in zip(rates, others, strict=True)]
+
+
+def contenders(measured: Measured) -> dict[str, float]:
+    """Photos a second of what does the whole work, for the plot."""
+    rounds = measured.rounds
+    return {
+        "documented pandas UDF": median(one.eager for one in rounds),
+        "with our OpenVINO model": median(one.openvino for one in rounds),
+        "the Spark job": median(one.job for one in rounds),
+        "written by hand": median(one.bounds.hand for one in rounds),
+        "bound": median(one.bounds.together(measured.cores) for one in rounds),
+    }
+
+
+def record_of(measured: Measured) -> dict[str, Any]:
+    """What the rows come from, without a path."""
+    runs = [[one.warm, *one.runs] for one in measured.rounds]
+    return {
+        "start_up": {name: round(value, 2) for name, value in measured.start_up.items()},
+        "job_runs": [
+            [{"photos": x.photos, "seconds": x.seconds, "peak_bytes": x.peak} for x in one]
+            for one in runs
+        ],
+    }
+
+
+def main() -> None:
+    """Measure all, print the table."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.throughput",
+        description=__doc__.splitlines()[0] if __doc__ else None,
+    )
+    parser.add_argument("--architecture", default="regnety_008")
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--quick", action="store_true", help="see that all runs; figures are noise")
+    arguments = parser.parse_args()
+    # Everything computes on the CPU, the job's workers too.
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
+    begun = perf_counter()
+    with tempfile.TemporaryDirectory(prefix="seer-bench-") as folder:
+        plan = QUICK if arguments.quick else FULL
+        measured = Suite(plan, arguments.architecture, Path(folder)).run()
+    machine = machine_facts()
+    amx = "amx_bf16" in machine["cpu_flags"]
+    rows = [
+        *bound_rows(measured),
+        *pattern_rows(measured, amx=amx),
+        *accelerator_rows(measured),
+        *store_rows(measured),
+        *growth_rows(measured),
+    ]
+    record = {
+        "architecture": arguments.architecture,
+        "quick": arguments.quick,
+        "seconds": round(perf_counter() - begun),
+        "machine": machine | {"cores_used": measured.cores},
+        "rows": [row.to_json() for row in rows],
+        **record_of(measured),
+        "markdown": markdown_table(rows),
+    }
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    path = arguments.output / "throughput.json"
+    path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    plot_throughput(contenders(measured), measured, path.with_suffix(".png"))
+    print(record["markdown"])
+    start_up = ", ".join(f"{name} {value}" for name, value in record["start_up"].items())
+    print(f"\nStarting up, not in the above: {start_up}")
+    print(f"Goals over pandas UDFs: those of a CPU {'with' if amx else 'without'} AMX bf16")
+    print(f"Written to {path} and {path.with_suffix('.png')} after {record['seconds']} s")
+
+
+if __name__ == "__main__":
+    main()

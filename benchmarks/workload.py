@@ -1,0 +1,101 @@
+"""What the jobs of a benchmark work on: photos, manifests of any size, two models."""
+
+import hashlib
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks.noisy_photos import draw_photo
+from schemas.manifest import MANIFEST
+from schemas.taxonomy import Category, Taxonomy
+from seer_model.backbone import Backbone
+from seer_model.bundle import Bundle, save_bundle
+from seer_model.calibration import Calibration
+from seer_model.head import LinearHead
+from seer_model.hierarchy import ClassTree
+
+__all__ = ["DS", "Workload"]
+
+DS = "2026-01-01"
+_BRANCHES = 16
+
+
+class Workload:
+    """A folder of photos and all that jobs need for them.
+
+    A set of more photos than there are distinct ones repeats them, as hard links: under names,
+    listings and keys of their own, so that no job can tell.
+
+    Args:
+        folder: An empty folder.
+        backbone: Of both models.
+        distinct: How many distinct photos to draw.
+    """
+
+    def __init__(self, folder: Path, backbone: Backbone, distinct: int) -> None:
+        self._folder = folder
+        self._backbone = backbone
+        self.preprocessing = backbone.preprocessing
+        self.photos = [folder / f"{number:03}.jpg" for number in range(distinct)]
+        with ThreadPoolExecutor() as pool:
+            for path, photo in zip(self.photos, pool.map(draw_photo, range(distinct)), strict=True):
+                path.write_bytes(photo)
+
+    def photo_folder(self, count: int) -> Path:
+        """A folder of so many photos."""
+        folder = self._folder / f"photos-{count}"
+        if not folder.is_dir():
+            folder.mkdir()
+            for number in range(count):
+                os.link(self.photos[number % len(self.photos)], folder / f"{number:06}.jpg")
+        return folder
+
+    def manifest(self, count: int) -> Path:
+        """A manifest of so many photos, each of a listing of its own."""
+        manifest = self._folder / f"manifest-{count}"
+        if not manifest.is_dir():
+            rows = [
+                {
+                    "listing_id": f"listing-{path.stem}",
+                    "image_index": 0,
+                    "image_uri": str(path),
+                    "image_key": hashlib.sha256(path.name.encode()).hexdigest(),
+                }
+                for path in sorted(self.photo_folder(count).iterdir())
+            ]
+            partition = manifest / f"ds={DS}"
+            partition.mkdir(parents=True)
+            table = pa.Table.from_pylist(rows, schema=MANIFEST)
+            pq.write_table(table, partition / "part-0.parquet")
+        return manifest
+
+    @cached_property
+    def model(self) -> Path:
+        """A bundle."""
+        return self._bundle("model", seed=0)
+
+    @cached_property
+    def other_model(self) -> Path:
+        """A bundle of the same backbone with another head."""
+        return self._bundle("other-model", seed=1)
+
+    def _bundle(self, name: str, seed: int) -> Path:
+        """A random head of 256 classes in two levels: what it says costs the same as the truth."""
+        tops = [Category(f"{top}", (f"Top {top}",), None) for top in range(_BRANCHES)]
+        leaves = [
+            Category(f"{top.category_id}/{leaf}", (top.name, f"Leaf {leaf}"), top.category_id)
+            for top in tops
+            for leaf in range(_BRANCHES)
+        ]
+        tree = ClassTree(Taxonomy([*tops, *leaves], "1"), [leaf.category_id for leaf in leaves])
+        rng = np.random.default_rng(seed)
+        weight = rng.normal(0, 1, (len(leaves), self._backbone.width)).astype(np.float32)
+        head = LinearHead(weight, np.zeros(len(leaves), np.float32))
+        bundle = Bundle(self._backbone, head, tree, Calibration(1.0, (0.5, 0.5), 0.8))
+        save_bundle(bundle, self._folder / name)
+        return self._folder / name

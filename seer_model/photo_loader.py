@@ -1,0 +1,114 @@
+"""Photos from their sources to pixels, many at a time, in order, and never more than the limits."""
+
+from collections import deque
+from collections.abc import Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Event
+
+from schemas.rejects import RejectReason
+from seer_model.byte_budget import ByteBudget
+from seer_model.photo_source import PhotoSource, fetch_photo, load_photo
+from seer_model.photos import PhotoLimits, PhotoRejected
+from seer_model.preprocessing import Preprocessing
+from seer_model.runtime import Pixels
+
+__all__ = ["Loaded", "PhotoLoader"]
+
+Loaded = Pixels | RejectReason
+"""A photo as `prepare_photo` makes it, or why it cannot be used."""
+
+_READERS = 16
+
+
+class PhotoLoader:
+    """Threads that read photos from their addresses, and threads that decode them.
+
+    Args:
+        preprocessing: What the pixels are for.
+        decode_threads: Photos decoded at the same time.
+        limits: Limits on photos, and on the memory they take together.
+    """
+
+    def __init__(
+        self, preprocessing: Preprocessing, *, decode_threads: int, limits: PhotoLimits
+    ) -> None:
+        self._preprocessing = preprocessing
+        self._limits = limits
+        self._decoding = ByteBudget(limits.max_decode_memory)
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="read")
+        self._decoders = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
+
+    def load(self, sources: Iterable[PhotoSource], *, ahead: int) -> Generator[Loaded, None, None]:
+        """Load photos in their order.
+
+        Args:
+            sources: Photos; read on as photos are taken, no more than `ahead` of them.
+            ahead: Photos under way at a time.
+
+        Closing the generator drops the photos that no thread has begun with.
+        """
+        encoded = ByteBudget(self._limits.max_encoded_memory)
+        dropped = Event()
+        under_way: deque[_Photo] = deque()
+        try:
+            for source in sources:
+                # How large a photo behind an address is shows only once it is read.
+                held = self._limits.max_bytes if source.data is None else len(source.data)
+                while len(under_way) >= ahead or not encoded.try_take(held):
+                    yield under_way.popleft().loaded.result()
+                photo = _Photo(encoded, held, dropped)
+                under_way.append(photo)
+                if source.uri is None:
+                    self._decoders.submit(self._decode, photo, source)
+                else:
+                    self._readers.submit(self._read, photo, source)
+            while under_way:
+                yield under_way.popleft().loaded.result()
+        finally:
+            dropped.set()
+
+    def _read(self, photo: "_Photo", source: PhotoSource) -> None:
+        if photo.dropped.is_set():
+            return
+        try:
+            data = fetch_photo(source, self._limits)
+        except BaseException as error:
+            photo.fail(error)
+            return
+        photo.shrink(len(data))
+        self._decoders.submit(self._decode, photo, PhotoSource(None, data))
+
+    def _decode(self, photo: "_Photo", source: PhotoSource) -> None:
+        if photo.dropped.is_set():
+            return
+        try:
+            pixels = load_photo(source, self._preprocessing, self._limits, self._decoding)
+        except BaseException as error:
+            photo.fail(error)
+        else:
+            photo.settle(pixels)
+
+
+class _Photo:
+    """A photo under way, and the bytes it holds until it is loaded."""
+
+    def __init__(self, encoded: ByteBudget, held: int, dropped: Event) -> None:
+        self._encoded = encoded
+        self._held = held
+        self.dropped = dropped
+        self.loaded: Future[Loaded] = Future()
+
+    def shrink(self, held: int) -> None:
+        self._encoded.give(self._held - held)
+        self._held = held
+
+    def settle(self, loaded: Loaded) -> None:
+        # In this order: whoever has waited for this photo may need its bytes for the next.
+        self._encoded.give(self._held)
+        self.loaded.set_result(loaded)
+
+    def fail(self, error: BaseException) -> None:
+        if isinstance(error, PhotoRejected):
+            self.settle(error.reason)
+        else:
+            self.loaded.set_exception(error)
