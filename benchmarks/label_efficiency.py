@@ -110,7 +110,7 @@ def of_backbone(backbone: Backbone) -> Extractor:
 class Lite0:
     """EfficientNet-Lite0's pooled features; its preprocessing maps 0..255 to -1..1."""
 
-    name = "torch f32 on cpu"
+    name = "torch f32"
     batch_size = 16
     width = 1280
     preprocessing = Preprocessing(image_size=224, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))

@@ -122,7 +122,7 @@ def _embedding(model: str) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.R
     def embed(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         device = task_device()
         embedder = load_embedder(model, device.torch_name)
-        label = f"{device.label}: {embedder.runtime.name}"
+        label = f"{device.label} ({embedder.runtime.name})"
         under_way: deque[pa.RecordBatch] = deque()
 
         def sources() -> Iterator[PhotoSource]:

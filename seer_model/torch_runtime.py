@@ -33,7 +33,7 @@ class TorchRuntime:
         self._on_gpu = self._device.type == "cuda"
         self._dtype = torch.bfloat16 if self._on_gpu else torch.float32
         precision = "bf16" if self._on_gpu else "f32"
-        self.name = f"torch {precision} on {self._device}"
+        self.name = f"torch {precision}"
         trunk: nn.Module = backbone.build()
         self._trunk = trunk.to(self._device, self._dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
 

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image, ImageDraw
 from pyspark.sql import SparkSession
 
-from jobs import categorize_listings
+from jobs import categorize_listings, maintain_embeddings
 from jobs.session import start_session
 from schemas.categories import check_categories
 from schemas.manifest import MANIFEST
@@ -28,7 +28,9 @@ from seer_model.bundle import Bundle, load_bundle, save_bundle
 from seer_model.calibration import Calibration
 from seer_model.embedder import PhotoEmbedder
 from seer_model.photo_source import PhotoSource
+from seer_model.runtime import open_runtime
 from seer_model.training import LabelledPhotos, fit_bundle
+from tests.spark.embedding_rows import ONE, TWO, Upkeep, add_run
 from tests.spark.standalone_cluster import TIMEOUT_S, Job, daemon, wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -136,6 +138,12 @@ def bundle(bundle_folder: Path) -> Bundle:
 
 
 @pytest.fixture(scope="session")
+def runtime(bundle: Bundle) -> str:
+    """What runs its backbone on this processor."""
+    return open_runtime(bundle.backbone).name
+
+
+@pytest.fixture(scope="session")
 def write_manifest() -> Callable[..., Path]:
     """Writes rows as a partition of a manifest, with nulls wherever a bad producer puts them."""
     schema = pa.schema([field.with_nullable(True) for field in MANIFEST])
@@ -237,3 +245,29 @@ def job(
         "--report": tmp_path / "report.json",
     }
     return Job(folder, arguments, Counter(row["listing_id"] for row in rows))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """Two backbones: one with keys twice, in a run and across runs, one that needs no upkeep."""
+    store = tmp_path / "store"
+    add_run(store, ONE, "a", [["k1", "k2", "k1"], ["k3"]])
+    add_run(store, ONE, "b", [["k2", "k4"], ["bad 1"]])
+    add_run(store, TWO, "a", [["k1", "k2"]])
+    return store
+
+
+@pytest.fixture
+def upkeep(spark: SparkSession, store: Path, tmp_path: Path) -> Upkeep:
+    """Runs the job in this process and gives its report; `code` is the exit code expected."""
+
+    def run(*flags: str, code: int = 0) -> dict[str, Any]:
+        report = tmp_path / "report.json"
+        report.unlink(missing_ok=True)
+        argv = ["--embeddings", str(store), "--report", str(report), *flags]
+        assert maintain_embeddings.main(argv) == code
+        assert report.exists() == (code == 0)
+        assert not list(store.glob("_scratch-*"))
+        return json.loads(report.read_text(encoding="utf-8")) if code == 0 else {}
+
+    return run

@@ -200,7 +200,7 @@ def test_every_row_says_what_made_it(hard_run: HardRun, bundle: Bundle) -> None:
         assert scored["run_id"] == hard_run.report["run_id"]
 
 
-def test_report_counts_what_was_published(hard_run: HardRun) -> None:
+def test_report_counts_what_was_published(hard_run: HardRun, runtime: str) -> None:
     report, rows = hard_run.report, hard_run.rows.values()
     counts = Counter(scored["decision"] for scored in rows)
     assert report["listings"] == len(hard_run.expected)
@@ -214,7 +214,7 @@ def test_report_counts_what_was_published(hard_run: HardRun) -> None:
     assert report["rows_without_listing"] == 2
     # One row had nothing to read, and one had two sources.
     assert report["photos_embedded"] == report["photos"] - 2
-    assert report["devices"] == {"cpu": report["photos_embedded"]}
+    assert report["devices"] == {f"cpu ({runtime})": report["photos_embedded"]}
     assert report["published"] == str(hard_run.output / f"ds={DS}")
 
 

@@ -1,111 +1,35 @@
-"""Upkeep of an embedding store: few files, nothing that is needed lost, whenever it dies."""
+"""Upkeep of an embedding store: few files, each photo once, and only what is still needed."""
 
-import json
-import os
-import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from pyspark.sql import SparkSession
 
 from jobs import maintain_embeddings
-from jobs.embedding_store import append_to_store, hold_store, read_store
+from jobs.embedding_store import append_to_store, read_store
 from jobs.manifest import read_photos
-from schemas.embeddings import EMBEDDINGS, check_embeddings
-from schemas.errors import PartitionBusy, SettingsError
+from schemas.embeddings import EMBEDDINGS
 from schemas.manifest import MANIFEST
+from tests.spark.embedding_rows import (
+    ONE,
+    TWO,
+    Upkeep,
+    add_run,
+    error_line,
+    keys_of,
+    runs_of,
+    state,
+    vector,
+)
 from tests.spark.manifest_rows import WriteManifest, row
 
 pytestmark = pytest.mark.spark
 
-ROOT = Path(__file__).parents[2]
-WIDTH = 4
-ONE, TWO = "1" * 64, "2" * 64
-
-Upkeep = Callable[..., dict[str, Any]]
-
-
-def vector(key: str) -> bytes:
-    return np.frombuffer(sha256(key.encode()).digest()[:WIDTH], "u1").astype("<f2").tobytes()
-
-
-def add_run(store: Path, digest: str, run: str, files: Iterable[Iterable[str]]) -> None:
-    """A run with a file for each group of keys; `bad …` has a reason and no vector."""
-    folder = store / f"backbone={digest}" / f"run={run}"
-    folder.mkdir(parents=True)
-    for number, keys in enumerate(files):
-        rows = [
-            {
-                "image_key": key,
-                "backbone_digest": digest,
-                "vector": None if key.startswith("bad ") else vector(key),
-                "reject_reason": "unreadable" if key.startswith("bad ") else None,
-            }
-            for key in keys
-        ]
-        table = pa.Table.from_pylist(rows, schema=EMBEDDINGS)
-        pq.write_table(table, folder / f"part-{number}.parquet")
-
-
-def keys_of(store: Path, digest: str) -> list[str]:
-    """The keys of a backbone, as often as they are there, after a check of their rows."""
-    table = pq.read_table(store / f"backbone={digest}", partitioning=None)
-    check_embeddings(table, WIDTH, str(store))
-    assert set(table["backbone_digest"].to_pylist()) <= {digest}
-    for found in table.to_pylist():
-        key = found["image_key"]
-        assert found["vector"] == (None if key.startswith("bad ") else vector(key))
-    return sorted(table["image_key"].to_pylist())
-
-
-def runs_of(store: Path, digest: str) -> list[str]:
-    return sorted(path.name for path in (store / f"backbone={digest}").iterdir())
-
-
-def state(store: Path) -> dict[Path, int]:
-    """Every file but the lock, with when it was written."""
-    files = [path for path in store.rglob("*") if path.is_file() and path.name != "_lock"]
-    return {path: path.stat().st_mtime_ns for path in files}
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Path:
-    """Two backbones: one with keys twice, in a run and across runs, one that needs no upkeep."""
-    store = tmp_path / "store"
-    add_run(store, ONE, "a", [["k1", "k2", "k1"], ["k3"]])
-    add_run(store, ONE, "b", [["k2", "k4"], ["bad 1"]])
-    add_run(store, TWO, "a", [["k1", "k2"]])
-    return store
-
-
-@pytest.fixture
-def upkeep(spark: SparkSession, store: Path, tmp_path: Path) -> Upkeep:
-    """Runs the job in this process and gives its report; `code` is the exit code expected."""
-
-    def run(*flags: str, code: int = 0) -> dict[str, Any]:
-        report = tmp_path / "report.json"
-        report.unlink(missing_ok=True)
-        argv = ["--embeddings", str(store), "--report", str(report), *flags]
-        assert maintain_embeddings.main(argv) == code
-        assert report.exists() == (code == 0)
-        assert not list(store.glob("_scratch-*"))
-        return json.loads(report.read_text(encoding="utf-8")) if code == 0 else {}
-
-    return run
-
-
-def error_line(capsys: pytest.CaptureFixture[str]) -> str:
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if ": error: " in line]
-    return line
+pytestmark = pytest.mark.spark
 
 
 # Compacting
@@ -317,142 +241,3 @@ def test_a_backbone_is_dropped(
     assert f"backbone={TWO}" not in report
     assert [path.name for path in store.glob("backbone=*")] == [f"backbone={ONE}"]
     assert keys_of(store, ONE) == ["bad 1", "k1", "k2", "k3", "k4"]
-
-
-# Two runs at once
-
-
-def test_upkeep_waits_for_no_one_and_lets_no_one_in(
-    upkeep: Upkeep, store: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with hold_store(store, exclusive=False), hold_store(store, exclusive=False):
-        upkeep(code=5)
-    assert f"{store} is used by another run" in error_line(capsys)
-    with hold_store(store, exclusive=True):
-        upkeep(code=5)
-        with (
-            pytest.raises(PartitionBusy, match=f"in upkeep by process {os.getpid()} on ") as caught,
-            hold_store(store, exclusive=False),
-        ):
-            raise AssertionError
-    assert caught.value.exit_code == 5
-    with hold_store(store, exclusive=False):
-        pass
-
-
-def test_a_store_is_made_for_who_adds_to_it_alone(tmp_path: Path) -> None:
-    store = tmp_path / "deep" / "store"
-    with pytest.raises(SettingsError, match=r"--embeddings .*store: No such file"):
-        hold_store(store, exclusive=True).__enter__()
-    with hold_store(store, exclusive=False):
-        assert store.is_dir()
-    (tmp_path / "file").touch()
-    with pytest.raises(SettingsError, match=r"--embeddings .*file: "):
-        hold_store(tmp_path / "file", exclusive=False).__enter__()
-    with hold_store(None, exclusive=False):
-        pass
-
-
-# Dying
-
-DIES = """
-import os, shutil, signal, sys
-from pathlib import Path
-from pyspark.sql import DataFrameWriter
-from jobs import maintain_embeddings
-
-def die(*args, **kwargs):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-def rename_and_die(path, target, rename=Path.rename):
-    rename(path, target)
-    die()
-
-def write_and_die(writer, uri, write=DataFrameWriter.parquet):
-    write(writer, uri)
-    die()
-
-def remove_half_and_die(path, remove=shutil.rmtree, **options):
-    for file in sorted(Path(path).rglob("*.parquet")):
-        file.unlink()
-        die()
-    remove(path, **options)
-
-{patch}
-sys.exit(maintain_embeddings.main(sys.argv[1:]))
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("patch", "flags", "runs"),
-    [
-        ("DataFrameWriter.parquet = die", (), 2),
-        ("DataFrameWriter.parquet = write_and_die", (), 2),
-        ("Path.rename = die", (), 2),
-        ("Path.rename = rename_and_die", (), 3),
-        ("shutil.rmtree = remove_half_and_die", (), 3),
-        ("shutil.rmtree = remove_half_and_die", ("--drop-backbone", TWO), 2),
-    ],
-    ids=["before writing", "written", "checked", "renamed", "removing", "dropping"],
-)
-def test_a_run_that_is_killed_loses_nothing(
-    upkeep: Upkeep,
-    store: Path,
-    spark: SparkSession,
-    patch: str,
-    flags: tuple[str, ...],
-    runs: int,
-) -> None:
-    # The session of these tests must not be taken for that of a spark-submit.
-    env = {name: value for name, value in os.environ.items() if name != "PYSPARK_GATEWAY_PORT"}
-    done = subprocess.run(
-        [sys.executable, "-c", DIES.format(patch=patch), "--embeddings", store, *flags],
-        env=env | {"PYTHONPATH": str(ROOT), "MASTER": "local[2]"},
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == -signal.SIGKILL
-    assert len(list(store.glob("_scratch-*"))) == 1
-    assert len(runs_of(store, ONE)) == runs
-    kept = ["bad 1", "k1", "k2", "k3", "k4"]
-    assert sorted(set(keys_of(store, ONE))) == kept
-    assert sorted(r.photo_key for r in read_store(spark, store, ONE).collect()) == kept
-    assert (store / f"backbone={TWO}").exists() == (not flags)
-
-    assert upkeep()["leftovers_removed"] == 1
-    assert keys_of(store, ONE) == kept
-    assert len(runs_of(store, ONE)) == 1
-
-
-# Arguments
-
-
-def test_help(capsys: pytest.CaptureFixture[str]) -> None:
-    assert maintain_embeddings.main(["--help"]) == 0
-    shown = capsys.readouterr().out
-    for flag in ("--embeddings", "--manifest", "--keep-since", "--drop-backbone", "--report"):
-        assert flag in shown
-
-
-@pytest.mark.parametrize(
-    ("flags", "line"),
-    [
-        ([], "--embeddings is required"),
-        (["--embeddings", "nowhere"], "--embeddings nowhere: No such file or directory"),
-        (["--embeddings", ".", "--manifest", "m"], "give both or neither"),
-        (["--embeddings", ".", "--keep-since", "2026-11-25"], "give both or neither"),
-        (["--embeddings", ".", "--manifest", "m", "--keep-since", "soon"], "--keep-since: "),
-        (["--embeddings", ".", "--drop-backbone", "3"], "--drop-backbone 3: . has no backbone"),
-    ],
-)
-def test_bad_arguments_are_2(
-    flags: list[str],
-    line: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert maintain_embeddings.main(flags) == 2
-    assert line in error_line(capsys)

@@ -41,6 +41,7 @@ def test_two_executors_share_the_work_and_fetch_the_model_once(
     package: Path,
     job: Job,
     read_categories: Callable[[Path], pa.Table],
+    runtime: str,
     tmp_path: Path,
 ) -> None:
     events = tmp_path / "events"
@@ -61,7 +62,7 @@ def test_two_executors_share_the_work_and_fetch_the_model_once(
         report = run_job(job, package, master, conf | {"spark.cores.max": 2})
         logs = [log.read_text() for work in (one, other) for log in work.glob("app-*/*/stderr")]
     assert_published(job, read_categories)
-    assert report["devices"] == {"cpu": job.listings.total()}
+    assert report["devices"] == {f"cpu ({runtime})": job.listings.total()}
     (log,) = events.iterdir()
     assert embedding_executors(log) == {"0", "1"}
     assert len(logs) == 2
@@ -77,7 +78,7 @@ def embedding_executors(log: Path) -> set[str]:
         event["Stage Info"]["Stage ID"]
         for event in events
         if event["Event"] == "SparkListenerStageCompleted"
-        and "ArrowEvalPython" in json.dumps(event["Stage Info"]["RDD Info"])
+        and "MapInArrow" in json.dumps(event["Stage Info"]["RDD Info"])
     }
     assert stages
     return {

@@ -46,6 +46,7 @@ def test_every_task_uses_the_gpu_that_spark_gave_it(
     package: Path,
     job: Job,
     read_categories: Callable[[Path], pa.Table],
+    runtime: str,
     tmp_path: Path,
 ) -> None:
     discovery = tmp_path / "discover.sh"
@@ -75,7 +76,7 @@ def test_every_task_uses_the_gpu_that_spark_gave_it(
         logs = [log.read_text() for log in application.glob("*/stderr")]
     assert_published(job, read_categories)
     fallback = "on the CPU for want of CUDA"
-    assert report["devices"].keys() == {f"gpu {n}, {fallback}" for n in (0, 1)}
+    assert report["devices"].keys() == {f"gpu {n}, {fallback} ({runtime})" for n in (0, 1)}
     assert sum(report["devices"].values()) == job.listings.total()
 
     tasks = json.loads(seen.read_text())

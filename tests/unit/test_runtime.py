@@ -61,7 +61,7 @@ def test_batches_under_way_together_do_not_mix(backbone: Backbone, pixels: Pixel
 
 def test_a_cpu_gets_openvino_and_says_so(backbone: Backbone) -> None:
     runtime: Runtime = open_runtime(backbone)
-    assert runtime.name in ("openvino bf16 on cpu", "openvino f32 on cpu")
+    assert runtime.name in ("openvino bf16", "openvino f32")
     assert (runtime.batch_size, runtime.preprocessing) == (8, backbone.preprocessing)
     assert open_runtime(backbone, batch_size=3).batch_size == 3
 
