@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-from pyspark.sql import DataFrame
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F  # noqa: N812
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from jobs.embedding_store import append_to_store, hold_store, read_store
+from jobs.embedding_store import append_to_store, backbone_folder, hold_store, read_store
 from jobs.progress import show_progress
 from jobs.session import local_uri
 from jobs.worker import load_embedder, task_device
@@ -73,13 +73,18 @@ def embed_photos(
             later stage or retry decodes a photo again.
     """
     spark = photos.sparkSession
-    known = read_store(spark, store, digest)
-    joined = photos.join(known, "photo_key", "left")
-    is_open = F.col("vector").isNull() & F.col("reject_reason").isNull() & F.col("problem").isNull()
-    keep = ["listing_id", "image_index", "category_id", "split"]
-    todo = joined.where(is_open)
+    no_source = F.col("problem").isNotNull()
+    todo = readable = photos.where(~no_source)
+    settled = _vectors(photos.where(no_source), F.lit(None).cast("binary"), F.col("problem"))
+    if store is not None and backbone_folder(store, digest).is_dir():
+        known = read_store(spark, store, digest)
+        todo = readable.join(known.select("photo_key"), "photo_key", "left_anti")
+        found = readable.join(known, "photo_key")
+        settled = settled.union(_vectors(found, F.col("vector"), F.col("reject_reason")))
     count = todo.count()
     log.info("%d photos to embed", count)
+    if not count:
+        return EmbeddedPhotos(settled, 0, {})
     tasks = max(spark.sparkContext.defaultParallelism, math.ceil(count / _PHOTOS_PER_TASK))
     with show_progress(spark, "embedding photos"):
         (
@@ -90,16 +95,16 @@ def embed_photos(
         )
     fresh = spark.read.parquet(local_uri(work))
     devices = {row["device"]: row["count"] for row in fresh.groupBy("device").count().collect()}
-    if store is not None and count:
+    if store is not None:
         append_to_store(fresh, store, digest)
-    # A row whose source is wrong may carry the key of a photo that the store knows.
-    settled = (
-        joined.where(~is_open)
-        .withColumn("vector", F.when(F.col("problem").isNull(), F.col("vector")))
-        .withColumn("reject_reason", F.coalesce("problem", "reject_reason"))
-    )
-    columns = [*keep, "vector", "reject_reason"]
-    return EmbeddedPhotos(settled.select(*columns).union(fresh.select(*columns)), count, devices)
+    fresh = _vectors(fresh, F.col("vector"), F.col("reject_reason"))
+    return EmbeddedPhotos(settled.union(fresh), count, devices)
+
+
+def _vectors(photos: DataFrame, vector: Column, reject_reason: Column) -> DataFrame:
+    """The columns of `EmbeddedPhotos.photos`."""
+    named = (vector.alias("vector"), reject_reason.alias("reject_reason"))
+    return photos.select("listing_id", "image_index", "category_id", "split", *named)
 
 
 @contextmanager

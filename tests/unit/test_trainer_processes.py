@@ -235,7 +235,7 @@ def test_a_checkpoint_of_another_number_of_processes_is_refused(
     for result in results:
         assert "was made with another recipe, manifest or number of pro" in result["another number"]
     trainer = make_trainer(RECIPES["larc"], folder / "manifest", folder / "larc, two")
-    with pytest.raises(SettingsError, match="step-00000008: .* or number of processes, or fr"):
+    with pytest.raises(SettingsError, match=r"step-00000008: .* or number of processes, or fr"):
         trainer.resume()
 
 
