@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 
 from seer_model.backbone import Backbone, random_backbone
+from seer_model.embedder import PhotoEmbedder
 from seer_model.openvino_runtime import OpenVinoRuntime
+from seer_model.photo_source import PhotoSource
 from seer_model.runtime import Features, Pixels, Runtime, open_runtime
 from seer_model.torch_runtime import TorchRuntime
 
 BATCH = 4
 ROOT = Path(__file__).parents[2]
+PHOTOS = ROOT.parent / "shared" / "data" / "grocery"
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +51,23 @@ def test_openvino_computes_what_torch_does(
     norms = np.linalg.norm(features, axis=1) * np.linalg.norm(expected, axis=1)
     assert ((features * expected).sum(axis=1) / norms).min() >= least
     assert len({row.tobytes() for row in features}) == BATCH
+
+
+@pytest.mark.photos
+@pytest.mark.skipif(not PHOTOS.is_dir(), reason=f"no real photos at {PHOTOS}")
+def test_runtimes_agree_on_real_photos() -> None:
+    backbone = random_backbone("regnety_004")
+    sources = [PhotoSource(str(path), None) for path in sorted(PHOTOS.rglob("*.jpg"))[::85]]
+    assert len(sources) > 50
+    here, exact = (
+        np.stack([photo.vector for photo in PhotoEmbedder(runtime).embed(sources)]).astype(float)
+        for runtime in (
+            OpenVinoRuntime(backbone, batch_size=8),
+            OpenVinoRuntime(backbone, batch_size=8, precision="f32"),
+        )
+    )
+    norms = np.linalg.norm(here, axis=1) * np.linalg.norm(exact, axis=1)
+    assert ((here * exact).sum(axis=1) / norms).min() >= 0.9999
 
 
 def test_batches_under_way_together_do_not_mix(backbone: Backbone, pixels: Pixels) -> None:
