@@ -82,8 +82,8 @@ def load_embedder(name: str, device: str) -> PhotoEmbedder:
 def _set_aside() -> None:
     """Spare the garbage collector what stays.
 
-    Spark's daemon makes it go through all objects after every task, which takes a third of a second
-    for those of torch and the model.
+    Spark's daemon makes it go through all objects after every task, which takes a quarter of a
+    second for those of torch and the model.
     """
     gc.collect()
     gc.freeze()
