@@ -1,0 +1,48 @@
+"""A worker's memory is bounded by its settings, not by the photos it is given."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+GIB = 1 << 30
+
+EMBED = """
+import io, sys
+from pathlib import Path
+import numpy as np
+from PIL import Image
+from seer_model.backbone import random_backbone
+from seer_model.embedder import PhotoEmbedder
+from seer_model.photo_source import PhotoSource
+
+def encoded(image, form, **options):
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
+
+noise = np.random.default_rng(0).integers(0, 128, (600, 800, 3), np.uint8)
+image = Image.fromarray(np.tile(noise, (10, 10, 1)))
+photos = [encoded(image, "JPEG", quality=60, progressive=p) for p in (False, True)]
+photos.append(encoded(Image.new("RGB", (8000, 6000), (9, 80, 200)), "PNG"))
+del image
+Path("/proc/self/clear_refs").write_text("5")  # Peaks are counted from here on.
+embedder = PhotoEmbedder.open(random_backbone("regnety_008"), threads=2)
+sources = (PhotoSource(None, photos[n % 3]) for n in range(50))
+print(sum(photo.vector is not None for photo in embedder.embed(sources)))
+status = Path("/proc/self/status").read_text()
+print(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="no /proc of Linux")
+def test_fifty_photos_of_48_megapixels_fit_into_a_worker_of_2_gigabytes() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", EMBED], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    embedded, peak_kib = map(int, done.stdout.split())
+    assert embedded == 50
+    assert peak_kib * 1024 < 2 * GIB
