@@ -62,7 +62,7 @@ def run(task: Task, data: Path, work: Path, backbone: str) -> dict[str, Any]:
     call(
         build_manifest.main,
         ["--images", str(images), "--listings", str(images / "listings.csv"), *mapping],
-        ["--output", str(manifest), "--ds", DS],
+        ["--output", str(manifest), "--ds", DS, *common],
     )
     call(
         train_head.main,
@@ -74,7 +74,7 @@ def run(task: Task, data: Path, work: Path, backbone: str) -> dict[str, Any]:
     call(
         build_manifest.main,
         ["--images", str(images), "--listings", str(images / "listings.csv"), *mapping],
-        ["--output", str(new), "--ds", DS, "--split", task.split],
+        ["--output", str(new), "--ds", DS, "--split", task.split, *common],
     )
     call(
         categorize_listings.main,

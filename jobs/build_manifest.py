@@ -11,7 +11,6 @@ import csv
 import hashlib
 import logging
 import sys
-import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,11 +23,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import Field
 
+from jobs.manifest import describe_rows
 from jobs.publish import hold_partition
 from jobs.report import write_report
 from jobs.settings import JobSettings, run_job
 from schemas.errors import DataContractError, SettingsError
 from schemas.manifest import MANIFEST
+from seer_model import tracking
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +60,10 @@ class BuildManifest(JobSettings):
 
 
 def build_manifest(settings: BuildManifest) -> None:
-    """Write `OUTPUT/ds=DATE`, replacing what was there at one stroke."""
+    """Write `OUTPUT/ds=DATE`, replacing what was there at one stroke.
+
+    The run's dataset has the digest that jobs which read the whole partition log of it.
+    """
     if not settings.images.is_dir():
         raise SettingsError(f"--images {settings.images}: no such folder")
     rows = list(
@@ -76,26 +80,43 @@ def build_manifest(settings: BuildManifest) -> None:
         labels = _read_label_map(settings.label_map, settings.label_column)
         for row in rows:
             row["category_id"] = labels.get(row["category_id"])
+    tracking.connect(settings.tracking_uri)
+    ds = settings.ds.isoformat()
     counts: Counter[str] = Counter()
-    run_id = uuid.uuid4().hex
-    with hold_partition(settings.output, settings.ds.isoformat(), run_id) as partition:
-        partition.staged.mkdir()
-        with pq.ParquetWriter(partition.staged / f"part-{run_id}.parquet", MANIFEST) as writer:
-            for group in _with_photos(rows, settings):
-                writer.write_table(pa.Table.from_pylist(group, MANIFEST))
-                counts["photos"] += len(group)
-                counts["missing"] += sum(row["image_key"] is None for row in group)
-                log.info("%d of %d photos", counts["photos"], len(rows))
-        partition.publish()
-    figures = {
-        "manifest": str(settings.output),
-        "ds": settings.ds.isoformat(),
-        "photos": counts["photos"],
-        "photos_missing": counts["missing"],
-        "listings": len({row["listing_id"] for row in rows}),
-        "listings_labelled": len({row["listing_id"] for row in rows if row["category_id"]}),
-    }
-    write_report(figures, settings.report)
+    parameters = settings.model_dump(exclude={"tracking_uri", "report"})
+    with tracking.tracked_run("build_manifest", parameters) as run_id:
+        with hold_partition(settings.output, ds, run_id) as partition:
+            partition.staged.mkdir()
+            file = partition.staged / f"part-{run_id}.parquet"
+            written = _write(rows, settings, file, counts)
+            data = describe_rows(written, str(settings.output), ds)
+            partition.publish()
+        tracking.log_data(data)
+        figures = {
+            "manifest": str(settings.output),
+            "ds": ds,
+            "photos": counts["photos"],
+            "photos_missing": counts["missing"],
+            "listings": len({row["listing_id"] for row in rows}),
+            "listings_labelled": len({row["listing_id"] for row in rows if row["category_id"]}),
+            "digest": data["digest"],
+            "run_id": run_id,
+        }
+        tracking.log_figures(figures)
+        write_report(figures, settings.report)
+
+
+def _write(
+    rows: list[dict[str, Any]], settings: BuildManifest, file: Path, counts: Counter[str]
+) -> Iterator[dict[str, Any]]:
+    """Write rows with their photos, count them, and pass them on."""
+    with pq.ParquetWriter(file, MANIFEST) as writer:
+        for group in _with_photos(rows, settings):
+            writer.write_table(pa.Table.from_pylist(group, MANIFEST))
+            counts["photos"] += len(group)
+            counts["missing"] += sum(row["image_key"] is None for row in group)
+            log.info("%d of %d photos", counts["photos"], len(rows))
+            yield from group
 
 
 def _from_folder(images: Path) -> Iterator[dict[str, Any]]:

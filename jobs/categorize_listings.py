@@ -17,15 +17,17 @@ from pydantic import Field
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F  # noqa: N812
 
+from jobs.drift_report import drift_figures
 from jobs.embedding import embed_photos
 from jobs.embedding_store import hold_store
-from jobs.manifest import read_photos
+from jobs.manifest import describe_data, read_photos
+from jobs.photo_settings import PhotoSettings
 from jobs.progress import show_progress
 from jobs.publish import hold_partition
 from jobs.report import write_report
 from jobs.scoring import score_photos
 from jobs.session import local_uri, start_session
-from jobs.settings import JobSettings, run_job
+from jobs.settings import run_job
 from jobs.worker import ship_model
 from schemas.categories import CATEGORIES, Decision
 from schemas.errors import DataContractError, SettingsError
@@ -35,7 +37,7 @@ from seer_model.registry import ResolvedBundle
 log = logging.getLogger(__name__)
 
 
-class CategorizeListings(JobSettings):
+class CategorizeListings(PhotoSettings):
     """Categorize every listing of a manifest partition and publish one row for each."""
 
     manifest: str = Field(description="the manifest's folder")
@@ -46,10 +48,19 @@ class CategorizeListings(JobSettings):
     )
     output: str = Field(description="the categories' folder, on a local or mounted file system")
     embeddings: Path | None = Field(None, description="embedding store to use and fill")
+    drift_warning: float = Field(
+        0.2,
+        gt=0,
+        description="warn of a population stability index above this, against the last day before",
+    )
 
 
 def categorize(settings: CategorizeListings) -> None:
-    """Resolve, embed, score, check, publish, report."""
+    """Resolve, embed, score, check, publish, compare with the day before, report.
+
+    Once the categories are published nothing that MLflow or the comparison may run into fails the
+    job. The run has the numbers of the report as metrics, those of `drift` as `drift.NAME`.
+    """
     if "://" in settings.output:
         raise SettingsError(f"--output {settings.output}: must be a local or mounted folder")
     ds = settings.ds.isoformat()
@@ -64,6 +75,9 @@ def categorize(settings: CategorizeListings) -> None:
             hold_partition(Path(settings.output), ds, run_id) as partition,
             hold_store(settings.embeddings, exclusive=False),
         ):
+            registry.log_data(describe_data(photos, settings.manifest, ds))
+            if settings.model.startswith("models:/"):
+                registry.link_model(model.name, model.version)
             started = perf_counter()
             shipped = ship_model(spark, model.folder, model.bundle.digest)
             embedded = embed_photos(
@@ -72,6 +86,7 @@ def categorize(settings: CategorizeListings) -> None:
                 model.bundle.backbone.digest,
                 settings.embeddings,
                 partition.work,
+                settings.photo_limits(),
             )
             rows = _with_origin(score_photos(embedded.photos, shipped), model, run_id)
             with show_progress(spark, "scoring listings"):
@@ -88,16 +103,16 @@ def categorize(settings: CategorizeListings) -> None:
             "backbone": f"{model.bundle.backbone.architecture}: {model.bundle.backbone.origin}",
             "taxonomy_version": model.bundle.tree.taxonomy.version,
             **counts,
+            **_rates(counts),
             "photos_embedded": embedded.embedded,
             "devices": embedded.devices,
             "seconds": round(seconds, 1),
             "photos_per_second": round(rate, 1),
             "published": str(partition.link),
             "run_id": run_id,
+            "drift": drift_figures(spark, Path(settings.output), ds, settings.drift_warning),
         }
-        registry.log_figures(
-            {k: float(v) for k, v in figures.items() if isinstance(v, int | float)}
-        )
+        registry.log_figures(figures)
         write_report(figures, settings.report)
 
 
@@ -155,6 +170,17 @@ def _check_counts(photos: DataFrame, staged: DataFrame) -> dict[str, Any]:
         "photos_used": went.used,
         "photos_rejected": went.rejects,
         "rows_without_listing": came.rows_without_listing,
+    }
+
+
+def _rates(counts: dict[str, Any]) -> dict[str, float]:
+    """Shares of the listings, and of the photos; `coverage` is that of the listings assigned."""
+    listings, photos = max(1, counts["listings"]), max(1, counts["photos"])
+    return {
+        "coverage": round(counts[Decision.ASSIGNED] / listings, 4),
+        "needs_review_rate": round(counts[Decision.NEEDS_REVIEW] / listings, 4),
+        "rejected_rate": round(counts[Decision.REJECTED] / listings, 4),
+        "photos_rejected_rate": round(counts["photos_rejected"] / photos, 4),
     }
 
 

@@ -78,7 +78,7 @@ def demo(settings: Demo) -> None:
     labelled, new, taxonomy = _sources(settings)
     embeddings = ["--embeddings", str(output / "embeddings")]
 
-    _run(build_manifest.main, _manifest(labelled, output / "labelled", today))
+    _run(build_manifest.main, _manifest(labelled, output / "labelled", today), common)
     report = output / "train_head.json"
     _run(
         train_head.main,
@@ -91,7 +91,7 @@ def demo(settings: Demo) -> None:
         promote_challenger.main,
         ["--model-name", NAME, "--version", trained["version"], *common],
     )
-    _run(build_manifest.main, _manifest(new, output / "manifest", today))
+    _run(build_manifest.main, _manifest(new, output / "manifest", today), common)
     report = output / "categorize_listings.json"
     _run(
         categorize_listings.main,

@@ -20,6 +20,7 @@ from jobs.session import local_uri
 from jobs.worker import load_embedder, task_device
 from seer_model.embedder import EmbeddedPhoto
 from seer_model.photo_source import PhotoSource
+from seer_model.photos import PhotoLimits
 
 __all__ = ["EmbeddedPhotos", "embed_photos", "scratch_folder"]
 
@@ -60,7 +61,12 @@ class EmbeddedPhotos:
 
 
 def embed_photos(
-    photos: DataFrame, model: str, digest: str, store: Path | None, work: Path
+    photos: DataFrame,
+    model: str,
+    digest: str,
+    store: Path | None,
+    work: Path,
+    limits: PhotoLimits,
 ) -> EmbeddedPhotos:
     """Embed the photos that the store does not know, and add them to it.
 
@@ -71,6 +77,7 @@ def embed_photos(
         store: The embedding store, which this run holds, or None to keep nothing.
         work: A folder of this run, empty or absent: fresh vectors are written here once, so that no
             later stage or retry decodes a photo again.
+        limits: Limits on photos.
     """
     spark = photos.sparkSession
     no_source = F.col("problem").isNotNull()
@@ -90,7 +97,7 @@ def embed_photos(
         (
             todo.select(*_KEPT.names, "image_uri", "image_bytes")
             .repartition(tasks)
-            .mapInArrow(_embedding(model), from_arrow_schema(_FRESH))
+            .mapInArrow(_embedding(model, limits), from_arrow_schema(_FRESH))
             .write.parquet(local_uri(work))
         )
     fresh = spark.read.parquet(local_uri(work))
@@ -121,12 +128,14 @@ def scratch_folder(store: Path | None) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _embedding(model: str) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+def _embedding(
+    model: str, limits: PhotoLimits
+) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     """What a task does with its photos; one batch of Arrow flows into the next."""
 
     def embed(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         device = task_device()
-        embedder = load_embedder(model, device.torch_name)
+        embedder = load_embedder(model, device.torch_name, limits)
         label = f"{device.label} ({embedder.runtime.name})"
         under_way: deque[pa.RecordBatch] = deque()
 

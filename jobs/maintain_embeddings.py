@@ -29,12 +29,13 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812
 
 from jobs.embedding_store import backbone_folder, hold_store
-from jobs.manifest import read_photos
+from jobs.manifest import describe_data, read_photos
 from jobs.progress import show_progress
 from jobs.report import write_report
 from jobs.session import local_uri, start_session
 from jobs.settings import JobSettings, run_job
 from schemas.errors import DataContractError, SettingsError
+from seer_model import tracking
 
 log = logging.getLogger(__name__)
 
@@ -67,34 +68,40 @@ class _Counts:
 
 
 def maintain(settings: MaintainEmbeddings) -> None:
-    """Check, drop backbones, compact and expire the others, report."""
+    """Check, drop backbones, compact and expire the others, report.
+
+    The run has the numbers of the report as metrics, a backbone's as `backbone_DIGEST.NAME`.
+    """
     store = settings.embeddings
     if (settings.manifest is None) != (settings.keep_since is None):
         raise SettingsError("--manifest and --keep-since go together: give both or neither")
+    tracking.connect(settings.tracking_uri)
     started = perf_counter()
     dropping = sorted(set(settings.drop_backbone))
     figures: dict[str, Any] = {"embeddings": str(store), "dropped": dropping}
-    with hold_store(store, exclusive=True):
-        _check_digests(store, dropping)
-        figures["leftovers_removed"] = _clear_leftovers(store)
-        spark = start_session("maintain_embeddings")
-        with tempfile.TemporaryDirectory(prefix="_scratch-", dir=store) as folder:
-            scratch = Path(folder)
-            keys = None
-            if settings.manifest is not None and settings.keep_since is not None:
-                recent = _recent_photos(spark, settings.manifest, settings.keep_since)
-                with show_progress(spark, "reading the manifest's keys"):
-                    recent.distinct().write.parquet(local_uri(scratch / "keys"))
-                keys = spark.read.schema("image_key string").parquet(local_uri(scratch / "keys"))
-            for digest in dropping:
-                dropped = scratch / digest
-                backbone_folder(store, digest).rename(dropped)
-                shutil.rmtree(dropped)
-            for digest in _digests(store):
-                if runs := _runs(store, digest):
-                    figures[f"backbone={digest}"] = _compact(spark, runs, digest, keys, scratch)
-    figures["seconds"] = round(perf_counter() - started, 1)
-    write_report(figures, settings.report)
+    parameters = settings.model_dump(exclude={"tracking_uri", "report"})
+    with tracking.tracked_run("maintain_embeddings", parameters) as run_id:
+        with hold_store(store, exclusive=True):
+            _check_digests(store, dropping)
+            figures["leftovers_removed"] = _clear_leftovers(store)
+            spark = start_session("maintain_embeddings")
+            with tempfile.TemporaryDirectory(prefix="_scratch-", dir=store) as folder:
+                scratch = Path(folder)
+                keys = None
+                if settings.manifest is not None and settings.keep_since is not None:
+                    recent = _recent_photos(spark, settings.manifest, settings.keep_since)
+                    tracking.log_data(describe_data(recent, settings.manifest, None))
+                    keys = _write_keys(recent, scratch / "keys")
+                for digest in dropping:
+                    dropped = scratch / digest
+                    backbone_folder(store, digest).rename(dropped)
+                    shutil.rmtree(dropped)
+                for digest in _digests(store):
+                    if runs := _runs(store, digest):
+                        figures[f"backbone={digest}"] = _compact(spark, runs, digest, keys, scratch)
+        figures |= {"seconds": round(perf_counter() - started, 1), "run_id": run_id}
+        tracking.log_figures(figures)
+        write_report(figures, settings.report)
 
 
 def _digests(store: Path) -> list[str]:
@@ -128,7 +135,7 @@ def _clear_leftovers(store: Path) -> int:
 
 
 def _recent_photos(spark: SparkSession, manifest: str, since: date) -> DataFrame:
-    """The keys of the photos since a day, as `image_key`.
+    """The photos since a day.
 
     Every partition is read by itself: in one that has no `image_key`, keys are derived.
 
@@ -139,14 +146,19 @@ def _recent_photos(spark: SparkSession, manifest: str, since: date) -> DataFrame
     files = read_photos(spark, manifest).inputFiles()
     names = {part for file in files for part in file.split("/")[-2:-1]}
     days = sorted(_day(name, manifest) for name in names)
-    recent = [
-        read_photos(spark, manifest, day.isoformat()).select(F.col("photo_key").alias("image_key"))
-        for day in days
-        if day >= since
-    ]
+    recent = [read_photos(spark, manifest, day.isoformat()) for day in days if day >= since]
     if all(photos.isEmpty() for photos in recent):
         raise SettingsError(f"--keep-since {since}: {manifest} has no photo of that day or later")
     return reduce(DataFrame.union, recent)
+
+
+def _write_keys(photos: DataFrame, folder: Path) -> DataFrame:
+    """The photos' keys, each once, as `image_key`."""
+    spark = photos.sparkSession
+    with show_progress(spark, "reading the manifest's keys"):
+        keys = photos.select(F.col("photo_key").alias("image_key")).distinct()
+        keys.write.parquet(local_uri(folder))
+    return spark.read.schema("image_key string").parquet(local_uri(folder))
 
 
 def _day(name: str, manifest: str) -> date:

@@ -4,8 +4,7 @@ from PIL import Image
 
 from jobs.contact_sheet import Tile, draw_contact_sheet
 from jobs.photo_sample import EmbeddedSample, PhotoSample
-from seer_model.photo_reading import read_photo
-from seer_model.photo_source import PhotoSource
+from seer_model.photo_source import PhotoSource, fetch_photo
 from seer_model.photos import PhotoLimits, PhotoRejected
 from seer_model.pretraining.probe import Neighbours, nearest_neighbours
 
@@ -20,7 +19,9 @@ _OTHER = "#e0a100"
 _UNKNOWN = "#c9ced6"
 
 
-def draw_neighbours(known: EmbeddedSample, queries: EmbeddedSample) -> Image.Image:
+def draw_neighbours(
+    known: EmbeddedSample, queries: EmbeddedSample, limits: PhotoLimits
+) -> Image.Image:
     """Draw a row a query: the query, then the nearest photos of other listings.
 
     Strips are blue under a query, green under a neighbour of its category, amber under one of
@@ -29,6 +30,7 @@ def draw_neighbours(known: EmbeddedSample, queries: EmbeddedSample) -> Image.Ima
     Args:
         known: The photos to look among.
         queries: The photos to look for; a few are chosen, of as many categories as there are.
+        limits: Limits on photos.
 
     Returns:
         An RGB picture.
@@ -39,7 +41,7 @@ def draw_neighbours(known: EmbeddedSample, queries: EmbeddedSample) -> Image.Ima
     found = nearest_neighbours(known.vectors, queries.vectors[rows], _NEIGHBOURS + _SPARE)
     tiles = []
     for place, row in enumerate(rows):
-        tiles += _row(queries.photos, row, known.photos, found, place)
+        tiles += _row(queries.photos, row, known.photos, found, place, limits)
     return draw_contact_sheet(tiles, columns=1 + _NEIGHBOURS)
 
 
@@ -57,17 +59,23 @@ def _choose(queries: PhotoSample) -> list[int]:
 
 
 def _row(
-    queries: PhotoSample, row: int, known: PhotoSample, found: Neighbours, place: int
+    queries: PhotoSample,
+    row: int,
+    known: PhotoSample,
+    found: Neighbours,
+    place: int,
+    limits: PhotoLimits,
 ) -> list[Tile]:
     label = queries.labels[row]
     listing = queries.listing_ids[row]
-    tiles = [Tile(_read(queries.sources[row]), _name(label) or "query", f"query {listing}", _QUERY)]
+    photo = _read(queries.sources[row], limits)
+    tiles = [Tile(photo, _name(label) or "query", f"query {listing}", _QUERY)]
     for similarity, index in zip(found.similarities[place], found.indices[place], strict=True):
         if known.listing_ids[index] != listing and len(tiles) <= _NEIGHBOURS:
             other = known.labels[index]
             colour = _UNKNOWN if None in (label, other) else _SAME if other == label else _OTHER
             caption = f"{similarity:.3f}  {known.listing_ids[index]}"
-            tiles.append(Tile(_read(known.sources[index]), _name(other), caption, colour))
+            tiles.append(Tile(_read(known.sources[index], limits), _name(other), caption, colour))
     nothing = Tile(None, "", "", _UNKNOWN)
     return tiles + [nothing] * (1 + _NEIGHBOURS - len(tiles))
 
@@ -77,10 +85,8 @@ def _name(label: str | None) -> str:
     return (label or "").rpartition("/")[2]
 
 
-def _read(source: PhotoSource) -> bytes | None:
-    if source.data is not None:
-        return source.data
+def _read(source: PhotoSource, limits: PhotoLimits) -> bytes | None:
     try:
-        return read_photo(source.uri or "", PhotoLimits())
+        return fetch_photo(source, limits)
     except PhotoRejected:
         return None

@@ -23,9 +23,10 @@ from pydantic import Field, model_validator
 
 from jobs.neighbour_sheet import draw_neighbours
 from jobs.photo_sample import embed_sample, sample_photos
+from jobs.photo_settings import PhotoSettings
 from jobs.pretraining import Training, read_epochs, train
 from jobs.report import write_report
-from jobs.settings import JobSettings, run_job
+from jobs.settings import run_job
 from jobs.together import train_together
 from schemas.errors import SettingsError
 from seer_model import registry
@@ -37,7 +38,7 @@ _DEFAULT = Recipe()
 _SHEET_PHOTOS = 1000
 
 
-class PretrainBackbone(JobSettings):
+class PretrainBackbone(PhotoSettings):
     """Pretrain a backbone with SwAV on photos without labels, and register it."""
 
     manifest: str = Field(description="the manifest's folder")
@@ -142,7 +143,10 @@ class PretrainBackbone(JobSettings):
 
 
 def pretrain(settings: PretrainBackbone) -> None:
-    """Train, draw, describe, register, report."""
+    """Train, draw, describe, register, report.
+
+    The run has the figures of every epoch as metrics, with the epoch as their step.
+    """
     recipe = settings.recipe()
     tracking_uri = registry.connect(settings.tracking_uri)
     settings.output.mkdir(parents=True, exist_ok=True)
@@ -163,6 +167,7 @@ def pretrain(settings: PretrainBackbone) -> None:
             probe_every=settings.probe_every,
             probe_photos=settings.probe_photos,
             run_id=run_id,
+            limits=settings.photo_limits(),
             start=_start(settings),
         )
         if settings.num_processes == 1:
@@ -178,9 +183,11 @@ def pretrain(settings: PretrainBackbone) -> None:
         card.write_text(_card(settings, backbone, last), encoding="utf-8")
         for path in (sheet, card):
             registry.log_file(path)
-        version = registry.register_backbone(settings.output / "backbone", settings.registered_name)
+        folder, name = settings.output / "backbone", settings.registered_name
+        with registry.registering(name, lambda: folder):
+            version = registry.register_backbone(folder, name)
         figures = {
-            "backbone": f"models:/{settings.registered_name}/{version}",
+            "backbone": f"models:/{name}/{version}",
             "version": version,
             "backbone_digest": backbone.digest,
             "architecture": backbone.architecture,
@@ -193,6 +200,7 @@ def pretrain(settings: PretrainBackbone) -> None:
             "output": str(settings.output),
             "run_id": run_id,
         }
+        registry.log_figures({"seconds": seconds, "processes": settings.num_processes})
         write_report(figures, settings.report)
 
 
@@ -226,7 +234,8 @@ def _pair(splits: Sequence[str]) -> tuple[str, str] | None:
 
 def _draw_sheet(settings: PretrainBackbone, backbone: Backbone, device: str, sheet: Path) -> None:
     """Of the photos to probe with; where there are none, of any."""
-    embedder = PhotoEmbedder.open(backbone, device, threads=os.cpu_count() or 1)
+    limits = settings.photo_limits()
+    embedder = PhotoEmbedder.open(backbone, device, threads=os.cpu_count() or 1, limits=limits)
     splits = settings.probe_splits or ["train", "val"]
     known, asked = (
         sample_photos(settings.manifest, [split], _SHEET_PHOTOS, labelled=True, seed=1)
@@ -237,7 +246,8 @@ def _draw_sheet(settings: PretrainBackbone, backbone: Backbone, device: str, she
         known = sample_photos(settings.manifest, among, _SHEET_PHOTOS, labelled=False, seed=1)
         asked = known
     photos = embed_sample(embedder, known)
-    draw_neighbours(photos, photos if asked is known else embed_sample(embedder, asked)).save(sheet)
+    queries = photos if asked is known else embed_sample(embedder, asked)
+    draw_neighbours(photos, queries, limits).save(sheet)
 
 
 def _card(settings: PretrainBackbone, backbone: Backbone, last: dict[str, Any]) -> str:

@@ -25,6 +25,7 @@ from seer_model import registry
 from seer_model.backbone import Backbone, load_backbone, save_backbone
 from seer_model.embedder import PhotoEmbedder
 from seer_model.files import read_json, write_json
+from seer_model.photos import PhotoLimits
 from seer_model.pretraining.photo_stream import PhotoStream
 from seer_model.pretraining.probe import knn_accuracy
 from seer_model.pretraining.processes import Processes
@@ -40,6 +41,7 @@ _PROBE_SEED = 0
 _QUERIES_PER_PHOTO = 0.25
 _SETTLING_BATCH = 64
 _SETTLING_BATCHES = 16
+_DIGEST_DIGITS = 32
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Training:
         probe_every: Epochs between probes; there is one after the last as well. 0 for none at all.
         probe_photos: At most so many photos to know labels of, and a quarter as many to guess.
         run_id: The MLflow run that takes the figures.
+        limits: Limits on photos.
         start: Folder of the backbone to start from; None is random weights.
     """
 
@@ -75,6 +78,7 @@ class Training:
     probe_every: int
     probe_photos: int
     run_id: str
+    limits: PhotoLimits
     start: Path | None = None
 
 
@@ -97,6 +101,7 @@ def train(training: Training) -> None:
         rank=processes.rank,
         world_size=processes.count,
         decode_threads=_decode_threads(),
+        limits=training.limits,
     )
     start = None if training.start is None else load_backbone(training.start)
     trainer = Trainer(
@@ -112,12 +117,19 @@ def train(training: Training) -> None:
     if processes.rank > 0:
         trainer.run(lambda _: None)
         return
+    photos = stream.steps_per_epoch * recipe.batch_size
+    data = {
+        "manifest": training.manifest,
+        "ds": None,
+        "rows": photos,
+        "digest": stream.fingerprint[:_DIGEST_DIGITS],
+    }
+    registry.log_data(data, run_id=training.run_id)
     total = recipe.epochs * stream.steps_per_epoch
     with show_steps("pretraining", total, trainer.step) as steps:
         stream.steps = steps
         done = trainer.step // stream.steps_per_epoch
         trainer.run(_Records(training, trainer, steps, done))
-    photos = stream.steps_per_epoch * recipe.batch_size
     origin = f"SwAV, {recipe.epochs} epochs of {photos} photos ({stream.fingerprint[:12]})"
     if start is not None:
         origin = f"{origin}, from {start.digest[:12]} ({start.origin})"
@@ -156,6 +168,7 @@ def _backbone(training: Training, trainer: Trainer, origin: str = "") -> Backbon
         batch_size=min(_SETTLING_BATCH, training.recipe.batch_size),
         seed=training.recipe.seed,
         decode_threads=_decode_threads(),
+        limits=training.limits,
     )
     photos = islice(whole.batches(0), _SETTLING_BATCHES)
     return settle_statistics(trained, photos, device=training.device)
@@ -203,6 +216,7 @@ class _Probe:
     known: PhotoSample
     asked: PhotoSample
     device: str
+    limits: PhotoLimits
 
     @classmethod
     def load(cls, training: Training) -> "_Probe | None":
@@ -217,7 +231,7 @@ class _Probe:
             )
         )
         if len(known) and len(asked):
-            return cls(known, asked, training.device)
+            return cls(known, asked, training.device, training.limits)
         if training.probe_splits is not None:
             raise DataContractError(
                 f"{training.manifest}: {len(known)} labelled photos in the split "
@@ -228,7 +242,9 @@ class _Probe:
         return None
 
     def accuracy(self, backbone: Backbone) -> float:
-        embedder = PhotoEmbedder.open(backbone, self.device, threads=_decode_threads())
+        embedder = PhotoEmbedder.open(
+            backbone, self.device, threads=_decode_threads(), limits=self.limits
+        )
         known, asked = (embed_sample(embedder, sample) for sample in (self.known, self.asked))
         if not len(known.photos) or not len(asked.photos):
             raise DataContractError("no photo to probe with can be read")

@@ -8,16 +8,22 @@ import getpass
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Self
+from pathlib import Path
+from typing import Any, Self
 
 from pydantic import Field, model_validator
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
+from jobs.promotion_gates import Gate, check_gates, licence_gate, read_gates
 from jobs.report import write_report
 from jobs.settings import JobSettings, run_job
 from schemas.errors import GateRefusal, SettingsError
 from seer_model import registry
-from seer_model.backbone import COMMERCIAL_LICENCES
+from seer_model.promotion import evaluation_of, promotion_lock
 
 CHAMPION = "champion"
 PREVIOUS = "previous"
@@ -32,6 +38,9 @@ class PromoteChallenger(JobSettings):
     acknowledge_licence: bool = Field(
         False, description="promote although the licence is not known to allow commercial use"
     )
+    gates: Path | None = Field(
+        None, description="what a version must show (default: the package's promotion_gates.toml)"
+    )
 
     @model_validator(mode="after")
     def _one_of_two(self) -> Self:
@@ -41,60 +50,89 @@ class PromoteChallenger(JobSettings):
 
 
 def promote(settings: PromoteChallenger) -> None:
-    """Check the gates, move the aliases, record who and why."""
+    """Check the gates, move the aliases, record who, why and on which figures."""
+    read_gates(settings.gates)  # A mistake in it must not show only once a gate is asked.
     registry.connect(settings.tracking_uri)
     name = settings.model_name
-    champion = registry.aliased_version(name, CHAMPION)
-    if settings.rollback:
-        target = registry.aliased_version(name, PREVIOUS)
-        if target is None:
-            raise SettingsError(f"models:/{name}: there is no @{PREVIOUS} to go back to")
-        reason = "rollback"
-    else:
-        target = str(settings.version)
-        reason = _gates(name, target, champion, settings.acknowledge_licence)
-    with registry.tracked_run("promote_challenger", {"model": name, "version": target}) as run_id:
-        if champion is not None and champion != target:
-            registry.move_alias(name, PREVIOUS, champion)
-        registry.move_alias(name, CHAMPION, target)
-        record = {
-            "at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "by": getpass.getuser(),
-            "instead_of": champion,
-            "reason": reason,
-            "licence_acknowledged": settings.acknowledge_licence,
-            "run_id": run_id,
-        }
-        registry.tag_version(name, target, {"promotion": json.dumps(record)})
-    write_report(
-        {"model": f"models:/{name}@{CHAMPION}", "version": target, **record}, settings.report
+    registry.aliased_version(name, CHAMPION)  # The model exists.
+    parameters = settings.model_dump(exclude={"tracking_uri", "report"})
+    with promotion_lock(name):
+        champion = registry.aliased_version(name, CHAMPION)
+        target = _previous(name, champion) if settings.rollback else str(settings.version)
+        tags = registry.version_tags(name, target)
+        with registry.tracked_run("promote_challenger", parameters) as run_id:
+            gates = [] if settings.rollback else _gates(settings, tags, target, champion)
+            record = {
+                "at": datetime.now(UTC).isoformat(timespec="seconds"),
+                "by": getpass.getuser(),
+                "instead_of": champion,
+                "reason": "rollback" if settings.rollback else _reason(gates, champion, target),
+                "licence_acknowledged": settings.acknowledge_licence,
+                "evaluation_run": tags.get("evaluation_run"),
+                "run_id": run_id,
+            }
+            failed = [gate.gate for gate in gates if not gate.passed]
+            outcome: dict[str, Any] = {
+                "model": f"models:/{name}/{target}",
+                "version": target,
+                "promoted": not failed,
+                "gates": [asdict(gate) for gate in gates],
+                **record,
+            }
+            registry.log_text(json.dumps(outcome, indent=1), "promotion.json")
+            if not failed:
+                if champion is not None and champion != target:
+                    registry.move_alias(name, PREVIOUS, champion)
+                registry.move_alias(name, CHAMPION, target)
+                registry.tag_version(name, target, {"promotion": json.dumps(record)})
+            _print_gates(gates)
+            write_report(outcome, settings.report)
+    if failed:
+        raise GateRefusal(
+            f"models:/{name}/{target}: refused by {len(failed)} of {len(gates)} gates: "
+            f"{record['reason']}"
+        )
+
+
+def _previous(name: str, champion: str | None) -> str:
+    target = registry.aliased_version(name, PREVIOUS)
+    if target is None or target == champion:
+        raise SettingsError(f"models:/{name}: there is no @{PREVIOUS} to go back to")
+    return target
+
+
+def _gates(
+    settings: PromoteChallenger, tags: dict[str, str], target: str, champion: str | None
+) -> list[Gate]:
+    licence = licence_gate(
+        tags.get("licence", "unknown"), acknowledged=settings.acknowledge_licence
     )
+    if champion is None or champion == target:
+        return [licence]
+    name = settings.model_name
+    gates = read_gates(settings.gates)
+    return [
+        licence,
+        *check_gates(gates, evaluation_of(tags), f"{name}/{target}", f"{name}/{champion}"),
+    ]
 
 
-def _gates(name: str, version: str, champion: str | None, acknowledged: bool) -> str:
-    tags = registry.version_tags(name, version)
-    licence = tags.get("licence", "unknown")
-    if licence not in COMMERCIAL_LICENCES and not acknowledged:
-        raise GateRefusal(
-            f"models:/{name}/{version}: its licence {licence!r} is not known to allow commercial "
-            "use; give --acknowledge-licence if you may use it"
-        )
-    if champion is None or champion == version:
+def _reason(gates: Sequence[Gate], champion: str | None, target: str) -> str:
+    failed = [gate for gate in gates if not gate.passed]
+    if failed:
+        return "; ".join(f"{g.gate}: {g.measured}, demanded: {g.limit}" for g in failed)
+    if champion is None or champion == target:
         return "no other champion to compare with"
-    evaluation = json.loads(tags.get("evaluation", "{}"))
-    measured = evaluation.get("champion", {})
-    if measured.get("model") != f"{name}/{champion}":
-        raise GateRefusal(
-            f"models:/{name}/{version}: not evaluated against the champion, version {champion}; "
-            f"run jobs.evaluate_challenger with --champion models:/{name}@{CHAMPION}"
-        )
-    mine, theirs = evaluation["challenger"]["top1"], measured["top1"]
-    if mine < theirs:
-        raise GateRefusal(
-            f"models:/{name}/{version}: top-1 {mine:.3f} is below the champion's {theirs:.3f} on "
-            f"{', '.join(evaluation['splits'])}"
-        )
-    return f"top-1 {mine:.3f} against {theirs:.3f} on {', '.join(evaluation['splits'])}"
+    return "; ".join(f"{gate.gate}: {gate.measured}" for gate in gates)
+
+
+def _print_gates(gates: Sequence[Gate]) -> None:
+    table = Table("gate", "", "measured", "demanded")
+    for gate in gates:
+        mark = Text("passed", "green") if gate.passed else Text("failed", "bold red")
+        table.add_row(gate.gate, mark, Text(gate.measured), Text(gate.limit))
+    if gates:
+        Console().print(table)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

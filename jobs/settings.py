@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, CliApp, SettingsConfigDict, SettingsError
 
 from schemas.errors import SeerError
+from seer_model.credentials import without_passwords
 
 __all__ = ["JobSettings", "run_job"]
 
@@ -41,6 +42,8 @@ def run_job(
 ) -> int:
     """Parse the flags, do the work, and turn what went wrong into a line and an exit code.
 
+    Passwords in addresses are left out of what is said.
+
     Args:
         settings: The job's flags.
         work: The job.
@@ -68,11 +71,12 @@ def run_job(
         # argparse has said what there was to say: --help, or a flag it does not know.
         return int(stop.code or 0)
     except Exception:
-        traceback.print_exc()
+        sys.stderr.write(without_passwords(traceback.format_exc()))
         return 1
     else:
         return 0
-    print(f"{name}: error: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
+    line = without_passwords(" ".join(message.split()))
+    print(f"{name}: error: {line}", file=sys.stderr)  # noqa: T201
     return code
 
 

@@ -8,7 +8,9 @@ the training. Where none is in `val`, a seventh of the others is held out by the
 
 import hashlib
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
@@ -24,10 +26,11 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F  # noqa: N812
 
 from jobs.embedding import embed_photos, scratch_folder
-from jobs.manifest import read_photos
+from jobs.manifest import describe_data, read_photos
+from jobs.photo_settings import PhotoSettings
 from jobs.report import write_report
 from jobs.session import start_session
-from jobs.settings import JobSettings, run_job
+from jobs.settings import run_job
 from jobs.worker import ship_model
 from schemas.errors import DataContractError
 from schemas.taxonomy import Taxonomy
@@ -43,7 +46,7 @@ from seer_model.training import LabelledPhotos, fit_bundle
 _HELD_OUT = 7
 
 
-class TrainHead(JobSettings):
+class TrainHead(PhotoSettings):
     """Train a head on labelled listings and register it with its backbone as a bundle."""
 
     manifest: str = Field(description="the manifest's folder")
@@ -73,7 +76,10 @@ class TrainHead(JobSettings):
 
 
 def train(settings: TrainHead) -> None:
-    """Embed, train, calibrate, save or register."""
+    """Embed, train, calibrate, save or register.
+
+    The run has the losses of every epoch and the figures on `val` (`val_…`) as metrics.
+    """
     registry.connect(settings.tracking_uri)
     taxonomy = read_taxonomy(settings.taxonomy)
     backbone = registry.resolve_backbone(settings.backbone)
@@ -89,24 +95,27 @@ def train(settings: TrainHead) -> None:
         registry.tracked_run("train_head", parameters) as run_id,
         scratch_folder(settings.embeddings) as work,
     ):
+        data = describe_data(photos, settings.manifest, ds)
+        registry.log_data(data)
+        limits = settings.photo_limits()
         if settings.finetune:
             backbone = _finetuned(backbone, photos, taxonomy, settings)
         save_backbone(backbone, work / "model" / "backbone")
         model = ship_model(spark, work / "model", backbone.digest)
         started = perf_counter()
         embedded = embed_photos(
-            photos, model, backbone.digest, settings.embeddings, work / "embedded"
+            photos, model, backbone.digest, settings.embeddings, work / "embedded", limits
         )
         table = _collect(embedded.photos)
         seconds_embedding = perf_counter() - started
         train_photos, val_photos = _split(table, backbone.width)
         origin: dict[str, Any] = {
-            "manifest": settings.manifest,
+            "manifest": data["manifest"],
             "ds": ds,
             "photos": table.num_rows,
             "embedded_on": embedded.devices,
             "listings": len(set(train_photos.listing_ids) | set(val_photos.listing_ids)),
-            "fingerprint": _fingerprint(photos),
+            "fingerprint": data["digest"],
             "run_id": run_id,
             "seed": settings.seed,
         }
@@ -122,14 +131,15 @@ def train(settings: TrainHead) -> None:
         )
         seconds_training = perf_counter() - started
         quality = fitted.quality.figures()
-        registry.log_figures({f"val_{name}": value for name, value in quality.items()})
+        losses = {"train_loss": fitted.training.train_loss, "val_loss": fitted.training.val_loss}
+        registry.log_curves(losses)
         target = settings.output or work / "bundle"
         bundle = save_bundle(fitted.bundle, target)
-        version = (
-            registry.register_bundle(target, settings.registered_name)
-            if settings.output is None
-            else None
-        )
+        version = None
+        if settings.output is None:
+            name = settings.registered_name
+            with registry.registering(name, lambda: _keep(target, f"{name}-{bundle.digest[:12]}")):
+                version = registry.register_bundle(target, name)
         figures = {
             "model": f"models:/{settings.registered_name}/{version}" if version else str(target),
             "version": version,
@@ -149,7 +159,17 @@ def train(settings: TrainHead) -> None:
             "val": {name: round(value, 3) for name, value in quality.items()},
             "run_id": run_id,
         }
+        on_val = {f"val_{name}": value for name, value in quality.items()}
+        registry.log_figures({**figures, "val": None, **on_val})
         write_report(figures, settings.report)
+
+
+def _keep(bundle: Path, name: str) -> Path:
+    """Move a bundle out of the scratch folder: into this folder, or where it cannot be, another."""
+    try:
+        return Path(shutil.move(bundle, Path.cwd() / name))
+    except OSError:
+        return Path(shutil.move(bundle, Path(tempfile.mkdtemp(prefix="kept-")) / name))
 
 
 def _collect(photos: DataFrame) -> pa.Table:
@@ -210,6 +230,7 @@ def _finetuned(
         ),
         device="cuda" if torch.cuda.is_available() else "cpu",
         decode_threads=os.cpu_count() or 1,
+        limits=settings.photo_limits(),
     )
 
 
@@ -224,13 +245,6 @@ def _labelled(table: pa.Table, width: int) -> LabelledPhotos:
         table.column("category_id").to_pylist(),
         np.frombuffer(data, "<f2").reshape(-1, width),
     )
-
-
-def _fingerprint(photos: DataFrame) -> str:
-    """Of listings, photos and labels, in any order."""
-    columns = ("listing_id", "image_index", "photo_key", "category_id", "split")
-    total = photos.select(F.sum(F.xxhash64(*columns).cast("decimal(38,0)"))).first()
-    return hashlib.sha256(str(total[0] if total else None).encode()).hexdigest()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -24,6 +24,7 @@ from schemas.errors import SettingsError
 from seer_model import registry
 from seer_model.categorizer import Categorizer
 from seer_model.photo_source import PhotoSource
+from seer_model.photos import PhotoLimits
 from seer_model.scoring import SCORES
 
 __all__ = ["categorize_udf"]
@@ -32,7 +33,11 @@ _PHOTOS_A_BATCH = 256
 _COLUMNS = ("decision", "category_id", "category_path", "score", "candidates", "reject_reason")
 
 
-def categorize_udf(model_uri: str, tracking_uri: str | None = None) -> Any:
+def categorize_udf(
+    model_uri: str,
+    tracking_uri: str | None = None,
+    limits: PhotoLimits = PhotoLimits(),  # noqa: B008 - frozen
+) -> Any:
     """A pandas UDF that takes one photo, bytes or a URI, as a listing of its own.
 
     The model is resolved here once and sent to the executors; each Python worker loads it once.
@@ -40,6 +45,7 @@ def categorize_udf(model_uri: str, tracking_uri: str | None = None) -> Any:
     Args:
         model_uri: `models:/name@alias`, `models:/name/3`, `runs:/…` or a bundle's folder.
         tracking_uri: MLflow's; else MLFLOW_TRACKING_URI, else `mlflow.db` in this folder.
+        limits: Which photos may be read: how large, how slow, and from where.
 
     Returns:
         A function of a binary or string column to a struct with the columns of the categories
@@ -61,7 +67,7 @@ def categorize_udf(model_uri: str, tracking_uri: str | None = None) -> Any:
 
     @pandas_udf(result)  # type: ignore[call-overload,untyped-decorator]
     def categorize(batches: Iterator[pd.Series]) -> Iterator[pd.DataFrame]:
-        embedder = load_embedder(name, task_device().torch_name)
+        embedder = load_embedder(name, task_device().torch_name, limits)
         categorizer = Categorizer(load_scorer(name), embedder)
         embedded = embedder.embed(_source(photo) for photos in batches for photo in photos)
         while photos := list(islice(embedded, _PHOTOS_A_BATCH)):

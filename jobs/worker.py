@@ -20,6 +20,7 @@ from pyspark.sql import SparkSession
 from seer_model.backbone import load_backbone
 from seer_model.bundle import Bundle, load_bundle
 from seer_model.embedder import PhotoEmbedder
+from seer_model.photos import PhotoLimits
 
 __all__ = ["TaskDevice", "load_embedder", "load_scorer", "ship_model", "task_device"]
 
@@ -68,13 +69,13 @@ def load_scorer(name: str) -> Bundle:
 
 
 @lru_cache(maxsize=8)  # one a GPU, should Spark hand the worker another with the next task
-def load_embedder(name: str, device: str) -> PhotoEmbedder:
+def load_embedder(name: str, device: str, limits: PhotoLimits) -> PhotoEmbedder:
     """The shipped backbone on a device, read once a worker process."""
     context = TaskContext.get()
     cores = context.cpus() if context else 1
     torch.set_num_threads(cores)
     backbone = load_backbone(Path(SparkFiles.get(name)) / "backbone")
-    embedder = PhotoEmbedder.open(backbone, device, threads=cores)
+    embedder = PhotoEmbedder.open(backbone, device, threads=cores, limits=limits)
     _set_aside()
     return embedder
 

@@ -14,6 +14,8 @@ class RejectReason(StrEnum):
     """The row has both `image_uri` and `image_bytes`."""
     UNSUPPORTED_SCHEME = "unsupported_scheme"
     """No reader for the scheme of `image_uri`."""
+    NOT_ALLOWED = "not_allowed"
+    """The settings do not allow to read from the place that `image_uri` names."""
     NOT_FOUND = "not_found"
     """Nothing at `image_uri`, or not a regular file."""
     READ_FAILED = "read_failed"

@@ -152,8 +152,13 @@ class Taxonomy:
         problems = column_problems(table.schema, TAXONOMY, required=TAXONOMY.names)
         if problems:
             raise TaxonomyError(f"taxonomy table: {'; '.join(problems)}")
-        columns = (table[name].to_pylist() for name in TAXONOMY.names)
-        version = (table.schema.metadata or {}).get(_VERSION_KEY, b"").decode()
+        try:
+            columns = [table[name].to_pylist() for name in TAXONOMY.names]
+            version = (table.schema.metadata or {}).get(_VERSION_KEY, b"").decode()
+        except UnicodeDecodeError:
+            raise TaxonomyError("taxonomy table: holds text that is not UTF-8") from None
+        if not version.isprintable():
+            raise TaxonomyError("taxonomy table: its version is not a line of text")
         return cls(
             (
                 Category(category_id, tuple(path or ()), parent_id)

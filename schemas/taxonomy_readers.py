@@ -68,7 +68,8 @@ def read_taxonomy(path: str | Path) -> Taxonomy:
         )
     if not placed:
         raise TaxonomyError(f"{path}: a header without categories")
-    versions = [found[1] for line in lines[:start] if (found := _VERSION.match(line))]
+    remarks = [found[1] for line in lines[:start] if (found := _VERSION.match(line))]
+    versions = [version for version in remarks if version.isprintable()]
     return Taxonomy(
         [category for _, category in placed],
         version=versions[0] if versions else None,

@@ -8,14 +8,22 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
 from safetensors.torch import save_file
 
-from schemas.errors import BundleError, SettingsError
-from seer_model.files import digest_file, digest_json, load_tensors, read_json, write_json
-from seer_model.preprocessing import Preprocessing
+from schemas.errors import BundleError, SeerError, SettingsError
+from seer_model.files import (
+    digest_file,
+    digest_json,
+    load_tensors,
+    read_json,
+    short_repr,
+    write_json,
+)
+from seer_model.preprocessing import DECODING, Preprocessing
 
 __all__ = [
     "COMMERCIAL_LICENCES",
@@ -66,19 +74,9 @@ class Backbone:
         return self.licence in COMMERCIAL_LICENCES
 
     def build(self) -> torch.nn.Module:
-        """The trunk in evaluation mode: (N, 3, H, W) float32 in, (N, width) out.
-
-        Raises:
-            BundleError: The weights do not fit the architecture.
-        """
+        """The trunk in evaluation mode: (N, 3, H, W) float32 in, (N, width) out."""
         module = build_trunk(self.architecture)
-        try:
-            module.load_state_dict(dict(self.weights), strict=True)
-        except RuntimeError as error:
-            first = str(error).splitlines()[1:2] or [str(error)]
-            raise BundleError(
-                f"weights do not fit {self.architecture}: {first[0].strip()}"
-            ) from error
+        module.load_state_dict(dict(self.weights), strict=True)
         return module.eval()
 
 
@@ -96,7 +94,7 @@ def build_trunk(architecture: str) -> torch.nn.Module:
     """
     if not architecture.startswith("regnety_") or not timm.is_model(architecture):
         known = ", ".join(timm.list_models("regnety_*"))
-        raise SettingsError(f"unknown architecture {architecture!r}; known: {known}")
+        raise SettingsError(f"unknown architecture {short_repr(architecture)}; known: {known}")
     module: torch.nn.Module = timm.create_model(architecture, pretrained=False, num_classes=0)
     return module
 
@@ -134,18 +132,41 @@ def make_backbone(
 
     Raises:
         SettingsError: timm has no RegNetY of that name.
+        BundleError: The weights are not those of the architecture, by name, shape or type.
     """
     with torch.device("meta"):
-        width = int(build_trunk(architecture).num_features)  # type: ignore[arg-type]
+        trunk = build_trunk(architecture)
+    _check_fit(weights, trunk.state_dict(), architecture)
+    width = int(trunk.num_features)  # type: ignore[arg-type]
     state = {k: w.float() if w.is_floating_point() else w for k, w in weights.items()}
     identity = {
         "architecture": architecture,
+        "decoding": DECODING,
         "preprocessing": preprocessing.to_json(),
         "weights": {name: _digest_tensor(state[name]) for name in sorted(state)},
     }
     return Backbone(
         architecture, width, preprocessing, licence, origin, state, digest_json(identity)
     )
+
+
+def _check_fit(
+    weights: Mapping[str, torch.Tensor], trunk: Mapping[str, torch.Tensor], architecture: str
+) -> None:
+    """Compare weights with those of a trunk that takes no memory."""
+    for name in [*trunk, *(name for name in weights if name not in trunk)]:
+        expected, found = _described(trunk, name), _described(weights, name)
+        if found != expected:
+            raise BundleError(
+                f"weights do not fit {architecture}: {short_repr(name)} is {found}, not {expected}"
+            )
+
+
+def _described(weights: Mapping[str, torch.Tensor], name: str) -> str:
+    if name not in weights:
+        return "missing"
+    kind = "floating point" if weights[name].is_floating_point() else "integer"
+    return f"{kind} of shape {tuple(weights[name].shape)}"
 
 
 def _digest_tensor(tensor: torch.Tensor) -> str:
@@ -190,23 +211,33 @@ def load_backbone(folder: Path) -> Backbone:
     Raises:
         BundleError: A file is missing, damaged, of unknown shape, or not what it says it is.
     """
-    record = read_json(folder / "backbone.json")
+    path, weights = folder / "backbone.json", folder / "weights.safetensors"
+    record = read_json(path)
     if record.keys() != _KEYS:
-        raise BundleError(f"{folder / 'backbone.json'}: the keys must be {sorted(_KEYS)}")
-    weights = folder / "weights.safetensors"
+        raise BundleError(f"{path}: the keys must be {sorted(_KEYS)}")
     if digest_file(weights) != record["weights_sha256"]:
         raise BundleError(f"{weights}: its digest is not the one that backbone.json records")
-    backbone = make_backbone(
-        str(record["architecture"]),
-        Preprocessing.from_json(record["preprocessing"]),
-        licence=str(record["licence"]),
-        origin=str(record["origin"]),
-        weights=load_tensors(weights),
-    )
-    backbone.build()
+    tensors = load_tensors(weights)
+    try:
+        backbone = make_backbone(
+            str(record["architecture"]),
+            Preprocessing.from_json(record["preprocessing"]),
+            licence=_line(record, "licence"),
+            origin=_line(record, "origin"),
+            weights=tensors,
+        )
+    except SeerError as error:
+        raise BundleError(f"{path}: {error}") from error
     if record["width"] != backbone.width:
         raise BundleError(
-            f"{folder / 'backbone.json'}: the width of {backbone.architecture} is "
-            f"{backbone.width}, not {record['width']!r}"
+            f"{path}: the width of {backbone.architecture} is {backbone.width}, not "
+            f"{short_repr(record['width'])}"
         )
     return backbone
+
+
+def _line(record: Mapping[str, Any], key: str) -> str:
+    value = record[key]
+    if not isinstance(value, str) or not value.isprintable():
+        raise BundleError(f"{key} must be a line of text, not {short_repr(value)}")
+    return value

@@ -1,11 +1,19 @@
-"""How much memory Pillow takes to decode a photo, by its header, and how to get rid of it."""
+"""How much memory and work Pillow takes to decode a photo, by its header."""
 
 import ctypes
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 
 from PIL import ImageFile, JpegImagePlugin, TiffImagePlugin
 
-__all__ = ["let_go", "memory_to_decode", "memory_to_decode_webp", "webp_size"]
+__all__ = [
+    "let_go",
+    "memory_to_decode",
+    "memory_to_decode_webp",
+    "pixels_to_decode",
+    "scans_of",
+    "webp_size",
+]
 
 # Bytes for each pixel that is decoded, as measured: the image as Pillow keeps it (4 bytes a pixel
 # in most modes) and the copies on its way to an upright RGB image.
@@ -27,6 +35,8 @@ _BYTES_OF_FORMAT = {  # Besides those of the mode: what the decoder keeps.
     "TIFF": 8,  # A strip, or a tile (which may be larger than the image), at 16 bits a sample.
 }
 _WEBP_BYTES = 20  # 12 as of RGBA, the canvas of an animation, and the one before.
+_METADATA_COPIES = 4  # Times all bytes, as Pillow makes them where all of a file is EXIF.
+_WEBP_METADATA_COPIES = 7  # The library lists the chunks, which may have 8 bytes each.
 _FIXED_BYTES = 4 << 20  # Rows and tables of a decoder, and the square that `prepare_photo` makes.
 
 # glibc keeps what a thread frees for what that thread asks for next: with eight threads, up to four
@@ -36,13 +46,54 @@ _LARGE_BYTES = 16 << 20
 _trim: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)
 
 
-def memory_to_decode(image: ImageFile.ImageFile, full: tuple[int, int], data: bytes) -> int:
+# The start of a scan of one to four components, their number last (ITU-T T.81, B.2.3).
+_SCAN = re.compile(rb"\xff\xda\0(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")
+# Pillow unpacks a run-length encoded BMP in Python, as slowly as this many passes in C.
+_RLE_PASSES = 200
+
+
+def scans_of(image: ImageFile.ImageFile, data: bytes) -> Sequence[int]:
+    """How many components each scan of a JPEG has; nothing of another format.
+
+    Args:
+        image: The photo, opened.
+        data: The encoded photo. What it holds of other JPEGs, such as a preview, counts too.
+    """
+    if not isinstance(image, JpegImagePlugin.JpegImageFile):
+        return b""
+    return bytes(match[0][-1] for match in _SCAN.finditer(data))
+
+
+def pixels_to_decode(
+    image: ImageFile.ImageFile, full: tuple[int, int], scans: Sequence[int]
+) -> int:
+    """Pixels that decoding passes over, each as many times as it does.
+
+    Args:
+        image: The photo, opened.
+        full: Its width and height, in pixels, at full scale.
+        scans: As `scans_of` gives them.
+    """
+    if scans:
+        return full[0] * full[1] * len(scans)
+    count = 0
+    for tile in image.tile:  # Those of a TIFF may lie on one another.
+        left, top, right, bottom = tile.extents or (0, 0, *image.size)
+        passes = _RLE_PASSES if tile.codec_name == "bmp_rle" else 1
+        count += abs((right - left) * (bottom - top)) * passes
+    return count
+
+
+def memory_to_decode(
+    image: ImageFile.ImageFile, full: tuple[int, int], data: bytes, scans: Sequence[int]
+) -> int:
     """Bytes that decoding may take at its peak, the encoded photo itself not counted.
 
     Args:
         image: The photo, opened and at the scale at which it is going to be decoded.
         full: Its width and height, in pixels, at full scale.
         data: The encoded photo. Its metadata are copied when it is opened.
+        scans: As `scans_of` gives them.
     """
     pixels = buffered = image.width * image.height
     if isinstance(image, TiffImagePlugin.TiffImageFile):
@@ -51,23 +102,24 @@ def memory_to_decode(image: ImageFile.ImageFile, full: tuple[int, int], data: by
     of_mode = _TRANSPARENT_BYTES if image.has_transparency_data else _OPAQUE_BYTES
     return (
         _FIXED_BYTES
-        + len(data)
+        + _METADATA_COPIES * len(data)
         + pixels * _BYTES_OF_MODE.get(image.mode, of_mode)
         + buffered * _BYTES_OF_FORMAT.get(image.format or "", 0)
-        + _coefficient_bytes(image, full, data)
+        + _coefficient_bytes(image, full, scans)
     )
 
 
 _TILE_SIZE = (TiffImagePlugin.TILEWIDTH, TiffImagePlugin.TILELENGTH)
 
 
-def _coefficient_bytes(image: ImageFile.ImageFile, full: tuple[int, int], data: bytes) -> int:
+def _coefficient_bytes(
+    image: ImageFile.ImageFile, full: tuple[int, int], scans: Sequence[int]
+) -> int:
     """What libjpeg keeps of a photo in several scans: every coefficient, whatever the scale."""
     if not isinstance(image, JpegImagePlugin.JpegImageFile):
         return 0
-    # The header of a scan that lacks a component; a progressive photo of one has its own mark.
-    partial_scans = (bytes([0xFF, 0xDA, 0, 6 + 2 * n, n]) for n in range(1, image.layers))
-    if "progressive" not in image.info and not any(scan in data for scan in partial_scans):
+    # A scan may lack a component; a progressive photo of one has its own mark.
+    if "progressive" not in image.info and all(count >= image.layers for count in scans):
         return 0
     samplings = [across * down for _, across, down, _ in image.layer]
     padded = (full[0] + 32) * (full[1] + 32)  # Up to whole blocks of each component.
@@ -89,7 +141,7 @@ def webp_size(data: bytes) -> tuple[int, int] | None:
 
 def memory_to_decode_webp(size: tuple[int, int], data: bytes) -> int:
     """As `memory_to_decode`, of a WebP that is not opened: that already makes its canvases."""
-    return _FIXED_BYTES + 2 * len(data) + size[0] * size[1] * _WEBP_BYTES
+    return _FIXED_BYTES + _WEBP_METADATA_COPIES * len(data) + size[0] * size[1] * _WEBP_BYTES
 
 
 def let_go(count: int) -> None:

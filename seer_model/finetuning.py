@@ -28,7 +28,6 @@ log = logging.getLogger(__name__)
 
 _MARGIN = 8 / 7  # Photos are decoded a little larger than the crops, as 256 is to 224.
 _SETTLING_BATCHES = 16
-_LIMITS = PhotoLimits()
 
 
 @dataclass(frozen=True)
@@ -76,6 +75,7 @@ def finetune(
     *,
     device: torch.device | str = "cpu",
     decode_threads: int = 1,
+    limits: PhotoLimits = PhotoLimits(),  # noqa: B008 - frozen
 ) -> Backbone:
     """Train a classifier and the trunk below it together, and return the trunk.
 
@@ -89,6 +89,7 @@ def finetune(
         recipe: How to train.
         device: Where to train.
         decode_threads: Photos decoded at the same time.
+        limits: Limits on photos.
 
     Returns:
         A backbone with weights, and so a digest, of its own. Statistics of batch normalisation are
@@ -99,7 +100,7 @@ def finetune(
         SettingsError: The training diverged.
     """
     device = torch.device(device)
-    photos = _Photos(sources, backbone.preprocessing, decode_threads)
+    photos = _Photos(sources, backbone.preprocessing, decode_threads, limits)
     usable = photos.usable()
     if len(usable) < 2:
         raise DataContractError(f"{len(usable)} labelled photos can be read: nothing to learn from")
@@ -209,11 +210,16 @@ class _Photos:
     """Reads batches of photos, one ahead of what is asked for."""
 
     def __init__(
-        self, sources: Sequence[PhotoSource], preprocessing: Preprocessing, threads: int
+        self,
+        sources: Sequence[PhotoSource],
+        preprocessing: Preprocessing,
+        threads: int,
+        limits: PhotoLimits,
     ) -> None:
         self._sources = sources
         self._preprocessing = preprocessing
         self._threads = threads
+        self._limits = limits
 
     def usable(self) -> npt.NDArray[np.int64]:
         """The photos that can be read; none is kept."""
@@ -221,7 +227,7 @@ class _Photos:
 
         def is_usable(source: PhotoSource) -> bool:
             try:
-                load_photo(source, tiny, _LIMITS)
+                load_photo(source, tiny, self._limits)
             except PhotoRejected:
                 return False
             return True
@@ -235,7 +241,7 @@ class _Photos:
 
         def load(number: int) -> npt.NDArray[np.uint8]:
             try:
-                return load_photo(self._sources[number], preprocessing, _LIMITS)
+                return load_photo(self._sources[number], preprocessing, self._limits)
             except PhotoRejected as rejected:
                 where = self._sources[number].uri or "a photo in the manifest"
                 raise DataContractError(

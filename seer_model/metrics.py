@@ -2,19 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from schemas.categories import Decision
 from seer_model.hierarchy import ClassTree
+from seer_model.outcomes import Outcomes, judge
 
-__all__ = ["Quality", "measure_quality"]
+__all__ = ["BINS", "Quality", "coverage_at", "figures_of_draws", "measure_quality", "quality_of"]
 
-Flags = npt.NDArray[np.bool_]
+Floats = npt.NDArray[np.float64]
 
-_BINS = 10
+BINS = 10
+"""Equal bins of the score for the calibration error."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +25,8 @@ class Quality:
 
     Attributes:
         listings: Labelled listings.
-        photographed: Those of them with a usable photo; top-1, top-5, parent and calibration
-            error are over these.
+        photographed: Those of them with a usable photo; top-1, top-5, parent, levels and
+            calibration error are over these.
         known: The label is one of the classes, of all labelled listings; the others can be right
             only by an ancestor.
         top1: The best class is the label.
@@ -34,8 +36,13 @@ class Quality:
         precision: Right, of those assigned: the category is the label or an ancestor of it.
             None where nothing was assigned.
         assigned_leaf: The category is a class itself and no ancestor, of those assigned.
+        hierarchical_precision: Of the categories on the paths of those assigned, the share that is
+            on the label's path too. None where nothing was assigned.
+        hierarchical_recall: Of the categories on the paths of all labels, the share that is on the
+            path of what was assigned (both: Kiritchenko et al. 2006, section 3).
         calibration_error: Expected calibration error of the best class's score, ten equal bins
             (Guo et al. 2017, equation 3).
+        levels: At each depth, the share of labels so deep whose category there the best class has.
     """
 
     listings: int
@@ -47,65 +54,100 @@ class Quality:
     coverage: float
     precision: float | None
     assigned_leaf: float | None
+    hierarchical_precision: float | None
+    hierarchical_recall: float
     calibration_error: float
+    levels: tuple[float, ...]
 
     def figures(self) -> dict[str, float]:
-        """The figures that have a value, by name."""
-        return {name: float(value) for name, value in asdict(self).items() if value is not None}
+        """The figures that have a value, by name; those of levels as `level_1` and so on."""
+        named = asdict(self)
+        levels = {f"level_{i}": share for i, share in enumerate(named.pop("levels"), 1)}
+        return {name: float(x) for name, x in (named | levels).items() if x is not None}
 
 
 def measure_quality(tree: ClassTree, labels: Sequence[str], scores: pa.Table) -> Quality:
-    """Compare scored listings with their labels.
+    """`judge` and `quality_of` in one; arguments and errors as those of `judge`."""
+    return quality_of(judge(tree, labels, scores))
 
-    Args:
-        tree: The model's classes.
-        labels: The true category of each row of `scores`.
-        scores: As `scoring.SCORES`.
 
-    Raises:
-        ValueError: There are no rows, or not a label for each.
-    """
-    if len(labels) != scores.num_rows or not labels:
-        raise ValueError(f"{len(labels)} labels for {scores.num_rows} listings")
-    decisions = scores.column("decision").to_pylist()
-    categories = scores.column("category_id").to_pylist()
-    candidates = scores.column("candidates").to_pylist()
-    read = [i for i, decision in enumerate(decisions) if decision != Decision.REJECTED]
-    assigned = [i for i, decision in enumerate(decisions) if decision == Decision.ASSIGNED]
-    best = {i: candidates[i][0]["category_id"] for i in read}
-    hits = np.array([best[i] == labels[i] for i in read], np.bool_)
-    confidence = np.array([candidates[i][0]["score"] for i in read], np.float64)
-    right = [tree.covers(categories[i], labels[i]) for i in assigned]
-    above_a_class = {a for c in tree.classes for a in tree.taxonomy.ancestors(c)}
-    leaf = [categories[i] not in above_a_class for i in assigned]
+def quality_of(outcomes: Outcomes) -> Quality:
+    """The figures of judged listings."""
+    once = np.ones((1, len(outcomes.labels)))
+    figures = figures_of_draws(outcomes, once)
+    found: dict[str, Any] = {name: float(values[0]) for name, values in figures.items()}
+    levels = tuple(found.pop(f"level_{i + 1}") for i in range(outcomes.levels.shape[1]))
+    for name in ("precision", "assigned_leaf", "hierarchical_precision"):
+        if np.isnan(found[name]):
+            found[name] = None
     return Quality(
-        listings=len(labels),
-        photographed=len(read),
-        known=_share([label in tree.position for label in labels]),
-        top1=_share(hits),
-        top5=_share([labels[i] in {c["category_id"] for c in candidates[i]} for i in read]),
-        parent=_share([_parent(tree, best[i]) == _parent(tree, labels[i]) for i in read]),
-        coverage=len(assigned) / len(labels),
-        precision=_share(right) if assigned else None,
-        assigned_leaf=_share(leaf) if assigned else None,
-        calibration_error=_calibration_error(confidence, hits),
+        listings=len(outcomes.labels),
+        photographed=int(outcomes.photographed.sum()),
+        levels=levels,
+        **found,
     )
 
 
-def _share(flags: Sequence[bool] | Flags) -> float:
-    return float(np.mean(flags)) if len(flags) else 0.0
+def figures_of_draws(outcomes: Outcomes, draws: Floats) -> dict[str, Floats]:
+    """Figures of listings drawn with repetition, many draws at once.
 
+    Every figure of `Quality` is a ratio of sums over listings, so a draw is a row of weights.
 
-def _parent(tree: ClassTree, category_id: str) -> str:
-    above = tree.taxonomy.ancestors(category_id) if category_id in tree.taxonomy else ()
-    return above[-1] if above else category_id
+    Args:
+        outcomes: Judged listings.
+        draws: float64, (draws, listings): how often each was drawn.
 
+    Returns:
+        By name, float64 of shape (draws,). What no drawn listing has a value for is 0 among the
+        figures of photographed listings and NaN among those of assigned ones.
+    """
 
-def _calibration_error(confidence: npt.NDArray[np.float64], hits: Flags) -> float:
-    bins = np.minimum((confidence * _BINS).astype(int), _BINS - 1)
+    def total(values: npt.NDArray[np.generic]) -> Floats:
+        sums: Floats = draws @ values.astype(np.float64)
+        return sums
+
+    o = outcomes
+    photographed, assigned = total(o.photographed), total(o.assigned)
+    taken, labelled, shared = (total(column) for column in o.depths.T)
+    bins = np.minimum((o.confidence * BINS).astype(int), BINS - 1)
     gaps = [
-        abs(confidence[bins == b].mean() - hits[bins == b].mean()) * (bins == b).mean()
-        for b in range(_BINS)
-        if (bins == b).any()
+        np.abs(total((o.confidence - o.hit) * (o.photographed & (bins == b)))) for b in range(BINS)
     ]
-    return float(sum(gaps))
+    levels = {
+        f"level_{i + 1}": _ratio(
+            total((column == 1) & o.photographed), total((column >= 0) & o.photographed), 0.0
+        )
+        for i, column in enumerate(o.levels.T)
+    }
+    return {
+        "known": total(o.known) / draws.sum(axis=1),
+        "top1": _ratio(total(o.hit), photographed, 0.0),
+        "top5": _ratio(total(o.hit5), photographed, 0.0),
+        "parent": _ratio(total(o.parent), photographed, 0.0),
+        "coverage": assigned / draws.sum(axis=1),
+        "precision": _ratio(total(o.right), assigned, np.nan),
+        "assigned_leaf": _ratio(total(o.leaf), assigned, np.nan),
+        "hierarchical_precision": _ratio(shared, taken, np.nan),
+        "hierarchical_recall": shared / labelled,
+        "calibration_error": _ratio(np.sum(gaps, axis=0), photographed, 0.0),
+        **levels,
+    }
+
+
+def _ratio(part: Floats, whole: Floats, otherwise: float) -> Floats:
+    return np.divide(part, whole, out=np.full_like(whole, otherwise), where=whole > 0)
+
+
+def coverage_at(outcomes: Outcomes, target_precision: float) -> float:
+    """The largest share of listings that one threshold on the best class's score could assign.
+
+    Such that, on these very listings, `target_precision` of those assigned have the label itself:
+    what the scores' order is worth, whatever thresholds the model has. 0 where none does.
+    """
+    rows = np.flatnonzero(outcomes.photographed)
+    order = rows[np.argsort(-outcomes.confidence[rows], kind="stable")]
+    ranked = outcomes.confidence[order]
+    precise = np.cumsum(outcomes.hit[order]) >= target_precision * np.arange(1, len(order) + 1)
+    # A threshold takes all listings of equal score, so only the last of a tie can be one.
+    usable = np.flatnonzero(precise & np.append(ranked[1:] != ranked[:-1], True)[: len(order)])
+    return float(usable[-1] + 1) / len(outcomes.labels) if len(usable) else 0.0

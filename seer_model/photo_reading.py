@@ -4,15 +4,18 @@ Nothing here raises for a bad photo but `PhotoRejected`. It may run in any numbe
 once.
 """
 
+import os
 import random
 import re
 import stat
 from pathlib import Path
 from time import monotonic, sleep
+from typing import Any
 from urllib.parse import unquote
 
 import fsspec
 from fsspec.asyn import AsyncFileSystem, sync
+from fsspec.registry import known_implementations, registry
 
 from schemas.rejects import RejectReason
 from seer_model.photos import PhotoLimits, PhotoRejected
@@ -24,7 +27,6 @@ __all__ = ["read_photo"]
 _RETRY_WAITS_S = (0.2, 0.8)
 _JITTER = (0.5, 1.5)
 _TRY_TIMEOUT_S = 60.0
-_PHOTO_TIMEOUT_S = 120.0
 
 _LOCAL_URI = re.compile(r"(?:file|local):(?://(?:localhost)?)?(/.*)", re.IGNORECASE | re.DOTALL)
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
@@ -38,23 +40,24 @@ def read_photo(uri: str, limits: PhotoLimits) -> bytes:
     Credentials, endpoints and proxies of a remote store come from its driver's defaults and from
     fsspec's own configuration. What fails there for a reason that may pass (time-out, lost
     connection, too short a body, status 408, 429 or 5xx) is tried three times. All tries together
-    end within two minutes, but for a store whose driver knows no time-outs of ours (HDFS, SFTP):
-    there no try begins later than that.
+    end within `max_seconds`, but for a store whose driver knows no time-outs of ours (HDFS): there
+    no try begins later than that.
 
     Args:
         uri: A path, taken literally (`%` and spaces too); a `file:` URI, percent-decoded; or an
             address whose scheme fsspec knows and has a driver for (`s3://`, `hdfs://`, `https://`).
-        limits: `max_bytes` is the one that counts here.
+        limits: `max_bytes`, `max_seconds` and `access` are those that count here.
 
     Returns:
         The bytes as stored; they may be none, or of no image.
 
     Raises:
-        PhotoRejected: `UNSUPPORTED_SCHEME`: no driver. `NOT_FOUND`: nothing there, or locally
-            something other than a regular file. `TOO_LARGE`. `READ_FAILED`: anything else.
+        PhotoRejected: `UNSUPPORTED_SCHEME`: no driver. `NOT_ALLOWED`: see `PhotoAccess`.
+            `NOT_FOUND`: nothing there, or locally something other than a regular file.
+            `TOO_LARGE`. `READ_FAILED`: anything else.
     """
     try:
-        data = _read(uri, limits.max_bytes + 1)
+        data = _read(uri, limits)
     except PhotoRejected:
         raise
     except _NOTHING_THERE as error:
@@ -68,33 +71,42 @@ def read_photo(uri: str, limits: PhotoLimits) -> bytes:
     return data
 
 
-def _read(uri: str, count: int) -> bytes:
-    """The first `count` bytes at `uri`, or all where there are fewer."""
+def _read(uri: str, limits: PhotoLimits) -> bytes:
+    """The first bytes at `uri`, one more than the limit, or all where there are fewer."""
     if local := _LOCAL_URI.fullmatch(uri):
-        return _read_local(unquote(local[1], errors="surrogateescape"), count)
+        return _read_local(unquote(local[1], errors="surrogateescape"), limits)
     if remote := _SCHEME.match(uri):
-        return _read_remote(remote[1].lower(), uri, count)
-    return _read_local(uri, count)
+        return _read_remote(remote[1].lower(), uri, limits)
+    return _read_local(uri, limits)
 
 
-def _read_local(name: str, count: int) -> bytes:
-    path = Path(name)
-    # Opening a FIFO would wait for a writer. No name of a file has a NUL in it.
-    if "\0" in name or not stat.S_ISREG(path.stat().st_mode):
+def _read_local(name: str, limits: PhotoLimits) -> bytes:
+    if "\0" in name:  # No name of a file has one.
+        raise PhotoRejected(RejectReason.NOT_FOUND)
+    # Not `Path.resolve`, for which a circle of links is a RuntimeError.
+    path = Path(os.path.realpath(name))
+    if not limits.access.allows_local(path):
+        raise PhotoRejected(RejectReason.NOT_ALLOWED)
+    # Opening a FIFO would wait for a writer.
+    if not stat.S_ISREG(path.stat().st_mode):
         raise PhotoRejected(RejectReason.NOT_FOUND)
     with path.open("rb") as file:
-        return file.read(count)
+        return file.read(limits.max_bytes + 1)
 
 
-def _read_remote(scheme: str, uri: str, count: int) -> bytes:
+def _read_remote(scheme: str, uri: str, limits: PhotoLimits) -> bytes:
     if scheme in ("file", "local"):  # `file://host/path`, and `file://` without a path.
         raise PhotoRejected(RejectReason.NOT_FOUND)
+    if scheme not in registry and scheme not in known_implementations:
+        raise PhotoRejected(RejectReason.UNSUPPORTED_SCHEME)
+    if not limits.access.allows_remote(uri):
+        raise PhotoRejected(RejectReason.NOT_ALLOWED)
     waits = iter(_RETRY_WAITS_S)
-    left = _PHOTO_TIMEOUT_S
+    left = limits.max_seconds
     deadline = monotonic() + left
     while True:
         try:
-            return _request(scheme, uri, count, min(_TRY_TIMEOUT_S, left))
+            return _request(scheme, uri, limits, min(_TRY_TIMEOUT_S, left))
         except Exception as error:
             wait = next(waits, None)
             if wait is None or not _may_pass(error):
@@ -118,8 +130,10 @@ def _status(error: Exception) -> int | None:
     return status if isinstance(status, int) else None
 
 
-def _request(scheme: str, uri: str, count: int, timeout_s: float) -> bytes:
-    """One request, and never more than `count` bytes kept."""
+def _request(scheme: str, uri: str, limits: PhotoLimits, timeout_s: float) -> bytes:
+    """One request, and never more than one byte above the limit kept."""
+    on_the_web = scheme in ("http", "https")
+    count = limits.max_bytes + 1
     try:
         driver = fsspec.get_filesystem_class(scheme)
         # Not `fsspec.open`: it takes a `::` anywhere in an address for a chain of file systems.
@@ -127,10 +141,11 @@ def _request(scheme: str, uri: str, count: int, timeout_s: float) -> bytes:
         # what a driver makes of the same options, by process where the driver is asynchronous
         # (web, S3, Google, Azure: all their requests run on the one thread of fsspec's loop), and
         # by thread where it is not, as such a driver need not be safe to share (SFTP, FTP).
-        store = driver(**driver._get_kwargs_from_urls(uri))
+        options = _web_options(limits) if on_the_web else driver._get_kwargs_from_urls(uri)
+        store = driver(**options)
     except (ImportError, TypeError, ValueError) as error:
         raise PhotoRejected(RejectReason.UNSUPPORTED_SCHEME) from error
-    if scheme in ("http", "https"):
+    if on_the_web:
         return _request_stream(store, uri, count, timeout_s)
     path = driver._strip_protocol(uri)
     data: bytes
@@ -139,6 +154,12 @@ def _request(scheme: str, uri: str, count: int, timeout_s: float) -> bytes:
     else:
         data = store.cat_file(path, start=0, end=count)
     return data
+
+
+def _web_options(limits: PhotoLimits) -> dict[str, Any]:
+    from seer_model.web_client import client_options  # noqa: PLC0415 - no photo may be on the web
+
+    return client_options(limits.access)
 
 
 def _request_stream(

@@ -5,26 +5,28 @@ Nothing here raises for a bad photo but `PhotoRejected`, whose reason is one of 
 while it decodes, and a `ByteBudget` bounds the memory that they take together.
 """
 
-import logging
 import struct
-import threading
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from io import BytesIO
-from types import SimpleNamespace
+from dataclasses import dataclass, field
 
-import numpy as np
-from PIL import ExifTags, Image, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin
+from PIL import ExifTags, Image, ImageFile
 
 from schemas.rejects import RejectReason
+from seer_model.bounded_pillow import ExcessiveMetadata, open_photo, silent_pillow
 from seer_model.byte_budget import ByteBudget
-from seer_model.decode_memory import let_go, memory_to_decode, memory_to_decode_webp, webp_size
+from seer_model.decode_memory import (
+    let_go,
+    memory_to_decode,
+    memory_to_decode_webp,
+    pixels_to_decode,
+    scans_of,
+    webp_size,
+)
+from seer_model.photo_access import PhotoAccess
+from seer_model.photo_colours import scale_key_colour, to_srgb, whiten_outside
 
 __all__ = ["PhotoLimits", "PhotoRejected", "decode_photo", "decoded_photo"]
-
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF")  # An MPO opens as a JPEG.
 
 # What makes a photo upright, by the value of its EXIF tag Orientation (EXIF 2.3, section 4.6.4).
 _UPRIGHT = {
@@ -37,20 +39,10 @@ _UPRIGHT = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# The value that is white in a mode deeper than eight bits: the first one that no pixel exceeds.
-_WHITE_LEVELS: dict[str, tuple[float, ...]] = {
-    "I;16": (65535,),
-    "I;16L": (65535,),
-    "I;16B": (65535,),
-    "I;16N": (65535,),
-    "I": (65535, 2**31 - 1),
-    "F": (1, 255, 65535),
-}
-
 
 @dataclass(frozen=True)
 class PhotoLimits:
-    """How large a photo may be.
+    """Which photos may be read: how large, how slow, and from where.
 
     Attributes:
         max_bytes: Size of the encoded photo, in bytes.
@@ -61,12 +53,21 @@ class PhotoLimits:
             together, in a process; a photo that needs more by itself is refused. A pixel counts as
             8 to 22 bytes, by format and mode; for a JPEG those of the reduced scale count, and
             where it is progressive 2 to 8 bytes more for each pixel of the full scale.
+        max_passes: How often decoding may pass over a photo of `max_pixels`, or in proportion more
+            often over a smaller one: a JPEG may come in any number of scans. This is what bounds
+            the time of a photo (20 passes of 100 megapixels take 2 seconds); a limit in seconds
+            would let a photo's fate depend on what else the machine does.
+        max_seconds: How long reading a photo from a remote store may take, all tries together.
+        access: Which addresses may be read.
     """
 
     max_bytes: int = 32 * 1024 * 1024
     max_pixels: int = 100_000_000
     max_encoded_memory: int = 256 * 1024 * 1024
     max_decode_memory: int = 1024 * 1024 * 1024
+    max_passes: int = 20
+    max_seconds: float = 120.0
+    access: PhotoAccess = field(default_factory=PhotoAccess)
 
 
 class PhotoRejected(Exception):
@@ -90,8 +91,8 @@ def decode_photo(
     short side: libjpeg then skips most of the inverse cosine transform. Of an animation or a file
     of several pages, the first is taken. Transparent parts become white. Greyscale of 16 bits is
     divided by 257; of 32 bits (integer or floating point), by the first of the usual white levels
-    that holds its brightest pixel. Colour profiles are left alone. A broken EXIF block leaves the
-    photo as it is stored.
+    that holds its brightest pixel. Colour profiles are applied, see `to_srgb`. A broken EXIF block
+    leaves the photo as it is stored.
 
     Args:
         data: The encoded photo.
@@ -101,11 +102,12 @@ def decode_photo(
             header, are held while it runs, and waited for before a pixel is decoded.
 
     Returns:
-        An upright image of mode RGB.
+        An upright image of mode RGB, its colours those of sRGB.
 
     Raises:
-        PhotoRejected: `EMPTY_FILE`, `NOT_AN_IMAGE`, `TOO_LARGE`, `TRUNCATED`, or `UNREADABLE` for
-            anything else, which includes an early end that cannot be told from corruption.
+        PhotoRejected: `EMPTY_FILE`, `NOT_AN_IMAGE`, `TOO_LARGE`, `TRUNCATED`, `READ_FAILED` where
+            the machine has no memory left, or `UNREADABLE` for anything else, which includes an
+            early end that cannot be told from corruption.
     """
     with decoded_photo(data, short_side, limits, memory) as image:
         return image
@@ -130,11 +132,16 @@ def decoded_photo(
             held.callback(let_go, count)
 
         try:
-            with _silent_pillow():
-                image: Image.Image = _open_within(limits, data, short_side, reserve)
-                image.load()
-                transpose = _UPRIGHT.get(_orientation(image))
-                image = _to_rgb(image)  # Frees what was decoded, before there is a third copy.
+            with silent_pillow():
+                opened = _open_within(limits, data, short_side, reserve)
+                frame = opened.tile[0].extents if opened.format == "GIF" else None
+                scale_key_colour(opened)
+                opened.load()
+                transpose = _UPRIGHT.get(_orientation(opened))
+                image = to_srgb(opened)
+                del opened  # What was decoded, before there is a third copy.
+                if frame is not None:
+                    whiten_outside(image, frame)
                 if transpose is not None:
                     image = image.transpose(transpose)
         except PhotoRejected:
@@ -150,30 +157,29 @@ def _open_within(
 ) -> ImageFile.ImageFile:
     """Open a photo that keeps to the limits, and reserve the memory that decoding may take."""
     if webp := webp_size(data):
-        _check_pixels(webp, limits)
+        _check(webp[0] * webp[1], limits.max_pixels)
         reserve(memory_to_decode_webp(webp, data))
         return _open(data)
     image = _open(data)
     full = image.size
-    _check_pixels(full, limits)
+    _check(full[0] * full[1], limits.max_pixels)
     image.draft(None, (short_side, short_side))
-    reserve(memory_to_decode(image, full, data))
+    scans = scans_of(image, data)
+    _check(pixels_to_decode(image, full, scans), limits.max_pixels * limits.max_passes)
+    reserve(memory_to_decode(image, full, data, scans))
     return image
 
 
-def _check_pixels(size: tuple[int, int], limits: PhotoLimits) -> None:
-    if size[0] * size[1] > limits.max_pixels:
+def _check(count: int, limit: int) -> None:
+    if count > limit:
         raise PhotoRejected(RejectReason.TOO_LARGE)
 
 
 def _open(data: bytes) -> ImageFile.ImageFile:
-    """Parse the header, as `Image.open` does, but without its own limit on pixels."""
-    prefix = data[:16]
-    for name in _FORMATS:
-        factory, accept = Image.OPEN[name]
-        if accept and accept(prefix) is True:  # A string says that Pillow was built without it.
-            return factory(BytesIO(data), "")
-    raise PhotoRejected(RejectReason.NOT_AN_IMAGE)
+    image = open_photo(data)
+    if image is None:
+        raise PhotoRejected(RejectReason.NOT_AN_IMAGE)
+    return image
 
 
 def _orientation(image: Image.Image) -> int:
@@ -184,67 +190,17 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode in _WHITE_LEVELS:
-        image = _to_8_bits(image)
-    if not image.has_transparency_data:
-        return image.convert("RGB")
-    rgba = image.convert("RGBA")
-    opaque = Image.new("RGB", image.size, "white")
-    opaque.paste(rgba, mask=rgba)
-    return opaque
-
-
-def _to_8_bits(image: Image.Image) -> Image.Image:
-    values = np.array(image, dtype=np.float32)
-    np.nan_to_num(values, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
-    peak = values.max()
-    white = next((level for level in _WHITE_LEVELS[image.mode] if peak <= level), peak)
-    np.clip(values, 0, white, out=values)
-    values *= 255 / white
-    return Image.fromarray(np.rint(values, out=values).astype(np.uint8))
-
-
 def _reason(error: BaseException, data: bytes) -> RejectReason:
-    if isinstance(error, Image.DecompressionBombError):
+    if isinstance(error, MemoryError):  # It may go well when the machine has some again.
+        return RejectReason.READ_FAILED
+    if isinstance(error, Image.DecompressionBombError | ExcessiveMetadata):
+        return RejectReason.TOO_LARGE
+    if "decompressed data too large" in str(error).lower():  # A colour profile of a PNG.
         return RejectReason.TOO_LARGE
     # Pillow wraps what its parsers of headers raise at the end of the data in a SyntaxError.
     at_end = isinstance(error.__cause__, EOFError | IndexError | struct.error)
-    riff_too_short = data.startswith(b"RIFF") and int.from_bytes(data[4:8], "little") > len(data)
+    riff_size = int.from_bytes(data[4:8], "little") + 8
+    riff_too_short = data.startswith(b"RIFF") and riff_size > len(data)
     if at_end or riff_too_short or "truncated" in str(error).lower():
         return RejectReason.TRUNCATED
     return RejectReason.UNREADABLE
-
-
-# Pillow warns about what it can read all the same: a damaged EXIF block, a malformed MPO. In a
-# batch of millions that is noise, and where warnings are errors the photo would be lost.
-# `warnings.catch_warnings` changes the filters of every thread, and a filter installed here gives
-# way to a later one. So the few modules of Pillow that warn get a `warnings` of their own, which
-# is silent in a thread that is inside `decode_photo` and passes everything on in any other.
-_thread = threading.local()
-
-
-@contextmanager
-def _silent_pillow() -> Iterator[None]:
-    _thread.silent = True
-    try:
-        yield
-    finally:
-        _thread.silent = False
-
-
-def _is_silent() -> bool:
-    return getattr(_thread, "silent", False)
-
-
-def _warn(
-    message: Warning | str, category: type[Warning] | None = None, stacklevel: int = 1
-) -> None:
-    if not _is_silent():
-        warnings.warn(message, category, stacklevel + 1)
-
-
-Image.init()
-for _module in (Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin):
-    vars(_module)["warnings"] = SimpleNamespace(warn=_warn)
-logging.getLogger(TiffImagePlugin.__name__).addFilter(lambda _: not _is_silent())

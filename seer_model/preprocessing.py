@@ -10,9 +10,14 @@ from PIL import Image
 
 from schemas.errors import BundleError
 from seer_model.byte_budget import ByteBudget
+from seer_model.files import short_repr
 from seer_model.photos import PhotoLimits, decoded_photo
 
-__all__ = ["Preprocessing", "normalise", "prepare_photo"]
+__all__ = ["DECODING", "Preprocessing", "normalise", "prepare_photo"]
+
+DECODING = 2
+"""Which pixels a photo gives; raised whenever they change, as it is part of a backbone's digest.
+2: colour profiles are applied."""
 
 _MAX_IMAGE_SIZE = 4096
 
@@ -46,17 +51,17 @@ class Preprocessing:
             BundleError: A key is missing or unknown, or a value is of the wrong type or absurd.
         """
         if not isinstance(record, Mapping):
-            raise BundleError(f"preprocessing: must be an object with keys, not {record!r}")
+            raise BundleError(f"preprocessing: must be an object, not {short_repr(record)}")
         if record.keys() != {"image_size", "mean", "std"}:
             raise BundleError(
                 "preprocessing: the keys must be image_size, mean and std, "
-                f"not {', '.join(sorted(map(str, record))) or 'none'}"
+                f"not {short_repr(sorted(map(str, record)))}"
             )
         size = record["image_size"]
         if type(size) is not int or not 1 <= size <= _MAX_IMAGE_SIZE:
             raise BundleError(
                 "preprocessing: image_size must be a whole number of pixels from 1 to "
-                f"{_MAX_IMAGE_SIZE}, not {size!r}"
+                f"{_MAX_IMAGE_SIZE}, not {short_repr(size)}"
             )
         mean, std = _three_numbers(record, "mean"), _three_numbers(record, "std")
         if min(std) <= 0:
@@ -70,7 +75,9 @@ def _three_numbers(record: Mapping[str, object], name: str) -> tuple[float, floa
         numbers = [float(x) for x in value if type(x) in (int, float) and 0 <= x <= 1]
         if len(numbers) == 3:
             return numbers[0], numbers[1], numbers[2]
-    raise BundleError(f"preprocessing: {name} must be three numbers from 0 to 1, not {value!r}")
+    raise BundleError(
+        f"preprocessing: {name} must be three numbers from 0 to 1, not {short_repr(value)}"
+    )
 
 
 def prepare_photo(

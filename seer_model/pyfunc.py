@@ -2,16 +2,20 @@
 
 import os
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import mlflow
 import pandas as pd
+import pyarrow as pa
+from mlflow.exceptions import MlflowException
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
+from schemas.errors import SeerError
 from seer_model.bundle import load_bundle
 from seer_model.categorizer import Categorizer
 from seer_model.embedder import PhotoEmbedder
-from seer_model.photo_source import PhotoSource
+from seer_model.photo_table import READ_IMAGE_URIS, listing_ids, photo_sources
 
 __all__ = ["ListingCategorizer"]
 
@@ -24,6 +28,9 @@ class ListingCategorizer(PythonModel):
         bundle = load_bundle(Path(context.artifacts["bundle"]))
         embedder = PhotoEmbedder.open(bundle.backbone, threads=os.cpu_count() or 1)
         self._categorizer = Categorizer(bundle, embedder)
+        self._read_uris = (context.model_config or {}).get(READ_IMAGE_URIS) is True
+        # A server asks from several threads at once. In turn, they need the memory of one.
+        self._turn = Lock()
 
     def predict(
         self,
@@ -35,28 +42,41 @@ class ListingCategorizer(PythonModel):
 
         Args:
             context: Unused; the bundle was read by `load_context`.
-            model_input: Columns `listing_id` (string) and `image_bytes` or `image_uri`; where
-                `image_index` is missing photos are numbered in their order.
+            model_input: Columns `listing_id` (string) and `image_bytes`, or `image_uri` where that
+                was allowed; where `image_index` is missing photos are numbered in their order.
             params: Unused.
 
         Returns:
-            The columns of `seer_model.scoring.SCORES`.
+            The columns of `seer_model.scoring.SCORES`, as JSON can have them: None for what is
+            missing, and `image_rejects` by the index as a string.
+
+        Raises:
+            MlflowException: A column or value cannot be used, see `photo_table`.
         """
-        photos = model_input.reset_index(drop=True)
-        nothing = pd.Series([None] * len(photos), dtype=object)
-        uris = photos.get("image_uri", nothing).astype(object)
-        data = photos.get("image_bytes", nothing).astype(object)
-        order = photos.groupby("listing_id").cumcount()
-        scores = self._categorizer.categorize(
-            photos["listing_id"].tolist(),
-            photos.get("image_index", order).tolist(),
-            [
-                PhotoSource(u if isinstance(u, str) else None, d if isinstance(d, bytes) else None)
-                for u, d in zip(uris, data, strict=True)
-            ],
-        )
-        frame: pd.DataFrame = scores.to_pandas()
-        return frame
+        try:
+            listings = listing_ids(model_input)
+            sources = photo_sources(model_input, read_uris=self._read_uris)
+        except SeerError as error:
+            raise MlflowException.invalid_parameter_value(str(error)) from error
+        order = model_input.groupby("listing_id").cumcount()
+        indexes = model_input.get("image_index", order).tolist()
+        with self._turn:
+            scores = self._categorizer.categorize(listings, indexes, sources)
+        return _frame(scores)
+
+
+def _frame(scores: pa.RecordBatch) -> pd.DataFrame:
+    frame: pd.DataFrame = scores.to_pandas()
+    # JSON has no NaN, and its keys are strings.
+    frame["score"] = pd.Series(scores.column("score").to_pylist(), dtype=object)
+    frame["image_rejects"] = pd.Series(
+        [
+            None if rejects is None else {str(index): reason for index, reason in rejects}
+            for rejects in scores.column("image_rejects").to_pylist()
+        ],
+        dtype=object,
+    )
+    return frame
 
 
 mlflow.models.set_model(ListingCategorizer())

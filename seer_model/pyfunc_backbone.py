@@ -2,15 +2,18 @@
 
 import os
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import mlflow
 import pandas as pd
+from mlflow.exceptions import MlflowException
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
+from schemas.errors import SeerError
 from seer_model.backbone import load_backbone
 from seer_model.embedder import PhotoEmbedder
-from seer_model.photo_source import PhotoSource
+from seer_model.photo_table import READ_IMAGE_URIS, photo_sources
 
 __all__ = ["ListingBackbone"]
 
@@ -22,6 +25,9 @@ class ListingBackbone(PythonModel):
         """Read the backbone that the model version holds."""
         backbone = load_backbone(Path(context.artifacts["backbone"]))
         self._embedder = PhotoEmbedder.open(backbone, threads=os.cpu_count() or 1)
+        self._read_uris = (context.model_config or {}).get(READ_IMAGE_URIS) is True
+        # A server asks from several threads at once. In turn, they need the memory of one.
+        self._turn = Lock()
 
     def predict(
         self,
@@ -33,19 +39,21 @@ class ListingBackbone(PythonModel):
 
         Args:
             context: Unused; the backbone was read by `load_context`.
-            model_input: A column `image_bytes` or `image_uri`.
+            model_input: A column `image_bytes`, or `image_uri` where that was allowed.
             params: Unused.
 
         Returns:
             A row a photo: `vector`, a list of numbers, or `reject_reason` in its stead.
+
+        Raises:
+            MlflowException: A column or value cannot be used, see `photo_table`.
         """
-        nothing = pd.Series([None] * len(model_input), index=model_input.index, dtype=object)
-        uris = model_input.get("image_uri", nothing).astype(object)
-        data = model_input.get("image_bytes", nothing).astype(object)
-        photos = self._embedder.embed(
-            PhotoSource(u if isinstance(u, str) else None, d if isinstance(d, bytes) else None)
-            for u, d in zip(uris, data, strict=True)
-        )
+        try:
+            sources = photo_sources(model_input, read_uris=self._read_uris)
+        except SeerError as error:
+            raise MlflowException.invalid_parameter_value(str(error)) from error
+        with self._turn:
+            photos = list(self._embedder.embed(sources))
         rows = [
             (
                 None if p.vector is None else p.vector.tolist(),

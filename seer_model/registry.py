@@ -1,41 +1,60 @@
-"""Models and runs in MLflow, which beside this module only those of the logged models know."""
+"""Models in MLflow, found, registered and renamed; what jobs need of `tracking` is here too."""
 
-import logging
-import os
-from collections.abc import Iterator, Mapping
+import atexit
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlparse
 
 import mlflow
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from schemas.errors import SettingsError
+from schemas.errors import SeerError, SettingsError
 from seer_model.backbone import Backbone, load_backbone
 from seer_model.backbone_sources import backbone_from_source
 from seer_model.bundle import Bundle, load_bundle
 from seer_model.registration import register_backbone, register_bundle, requirements, tag_version
+from seer_model.tracking import (
+    EXPERIMENT,
+    connect,
+    link_model,
+    log_curves,
+    log_data,
+    log_figures,
+    log_file,
+    log_text,
+    one_line,
+    tracked_run,
+    tracking_lost,
+)
 
 __all__ = [
+    "EXPERIMENT",
+    "RegistrationFailed",
     "ResolvedBundle",
     "aliased_version",
     "connect",
+    "link_model",
+    "log_curves",
+    "log_data",
     "log_figures",
     "log_file",
+    "log_text",
     "move_alias",
     "register_backbone",
     "register_bundle",
+    "registering",
     "requirements",
     "resolve_backbone",
     "resolve_bundle",
     "tag_version",
     "tracked_run",
+    "tracking_lost",
     "version_tags",
 ]
-
-EXPERIMENT = "listing-categories"
 
 
 @dataclass(frozen=True)
@@ -55,73 +74,27 @@ class ResolvedBundle:
     version: str
 
 
-def connect(tracking_uri: str | None) -> str:
-    """Use a tracking server or database for all that follows, and see that it answers.
-
-    Args:
-        tracking_uri: Or None for MLFLOW_TRACKING_URI, and without it `mlflow.db` in this folder.
-
-    Returns:
-        Which one that is.
-
-    Raises:
-        SettingsError: The address is not one of MLflow's, or nothing answers there.
-    """
-    tracking_uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:///mlflow.db"
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    for noisy in ("alembic", "mlflow"):
-        logging.getLogger(noisy).setLevel(logging.ERROR)
-    try:
-        mlflow.set_tracking_uri(tracking_uri)
-        mlflow.set_registry_uri(tracking_uri)
-        if mlflow.get_experiment_by_name(EXPERIMENT) is None:
-            mlflow.create_experiment(EXPERIMENT, artifact_location=_artifacts(tracking_uri))
-        mlflow.set_experiment(EXPERIMENT)
-    except Exception as error:
-        raise SettingsError(
-            f"no MLflow at {_without_password(tracking_uri)}: {_one_line(error)}"
-        ) from error
-    return tracking_uri
-
-
-def _artifacts(tracking_uri: str) -> str | None:
-    """Beside a SQLite file; a server decides for itself."""
-    if not tracking_uri.startswith("sqlite:///"):
-        return None
-    return (Path(tracking_uri.removeprefix("sqlite:///")).resolve().parent / "mlruns").as_uri()
-
-
-def _without_password(uri: str) -> str:
-    parsed = urlparse(uri)
-    if "@" not in parsed.netloc:
-        return uri
-    return parsed._replace(netloc=parsed.netloc.rpartition("@")[2]).geturl()
-
-
-def _one_line(error: BaseException) -> str:
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0]
+class RegistrationFailed(SeerError):
+    """A trained model that could not be registered; it is kept in a folder."""
 
 
 @contextmanager
-def tracked_run(job: str, parameters: Mapping[str, object]) -> Iterator[str]:
-    """An MLflow run around a job's work; yields its id. A failure marks the run as failed."""
-    with mlflow.start_run(run_name=job, tags={"job": job}) as run:
-        mlflow.log_params({name: str(value)[:500] for name, value in parameters.items()})
-        yield run.info.run_id
+def registering(name: str, keep: Callable[[], Path]) -> Iterator[None]:
+    """Register a model in the block; if that fails, the training was not for nothing.
 
+    Args:
+        name: Its name.
+        keep: Makes sure that the model stays, and says in which folder.
 
-def log_figures(
-    figures: Mapping[str, float], step: int | None = None, run_id: str | None = None
-) -> None:
-    """Log numbers to the current run, or to another; where they change over time, at a step."""
-    mlflow.log_metrics(dict(figures), step=step, run_id=run_id)
-
-
-def log_file(path: Path) -> None:
-    """Log a file to the current run."""
-    mlflow.log_artifact(str(path))
+    Raises:
+        RegistrationFailed: It says what went wrong and names the folder.
+    """
+    try:
+        yield
+    except (MlflowException, OSError) as error:
+        raise RegistrationFailed(
+            f"models:/{name}: not registered: {one_line(error)}; the model is in {keep()}"
+        ) from error
 
 
 def version_tags(name: str, number: str) -> dict[str, str]:
@@ -133,7 +106,7 @@ def version_tags(name: str, number: str) -> dict[str, str]:
     try:
         return dict(MlflowClient().get_model_version(name, number).tags)
     except MlflowException as error:
-        raise SettingsError(f"models:/{name}/{number}: {_one_line(error)}") from error
+        raise SettingsError(f"models:/{name}/{number}: {one_line(error)}") from error
 
 
 def aliased_version(name: str, alias: str) -> str | None:
@@ -145,7 +118,7 @@ def aliased_version(name: str, alias: str) -> str | None:
     try:
         aliases = MlflowClient().get_registered_model(name).aliases
     except MlflowException as error:
-        raise SettingsError(f"models:/{name}: {_one_line(error)}") from error
+        raise SettingsError(f"models:/{name}: {one_line(error)}") from error
     return str(aliases[alias]) if alias in aliases else None
 
 
@@ -204,8 +177,8 @@ def _fetch(uri: str) -> tuple[Path, str, str | None]:
             return _download(f"models:/{name}/{number}"), name, number
         if scheme == "runs":
             return _download(uri), uri, rest.strip("/").partition("/")[0]
-    except MlflowException as error:
-        raise SettingsError(f"{uri}: {_one_line(error)}") from error
+    except (MlflowException, OSError) as error:
+        raise SettingsError(f"{uri}: {one_line(error)}") from error
     folder = Path(uri)
     if not folder.is_dir():
         raise SettingsError(
@@ -226,4 +199,9 @@ def _registered(rest: str) -> tuple[str, str]:
 
 
 def _download(uri: str) -> Path:
-    return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
+    """What a server sends goes to a folder that is gone when this process ends."""
+    scratch = None
+    if mlflow.get_tracking_uri().startswith("http"):
+        scratch = tempfile.mkdtemp(prefix="seer-")
+        atexit.register(shutil.rmtree, scratch, ignore_errors=True)
+    return Path(mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=scratch))

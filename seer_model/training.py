@@ -1,7 +1,7 @@
 """From labelled photos to a bundle: train the head, calibrate it, measure it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -101,9 +101,9 @@ def fit_bundle(
     calibration = calibrate(logits, labels, tree, target_precision)
     bundle = Bundle(backbone, training.head, tree, calibration, origin)
     scores = score_listings(bundle, _listings(val, starts, counts))
-    return FittedBundle(
-        bundle, training, measure_quality(tree, labels, pa.Table.from_batches([scores]))
-    )
+    quality = measure_quality(tree, labels, pa.Table.from_batches([scores]))
+    bundle = replace(bundle, training={**origin, "val": quality.figures()})
+    return FittedBundle(bundle, training, quality)
 
 
 def _positions(tree: ClassTree, labels: Sequence[str]) -> npt.NDArray[np.int64]:

@@ -6,6 +6,7 @@ is a pickle: it is read without executing anything that it may hold.
 """
 
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,7 @@ import torch
 
 from schemas.errors import BundleError, SettingsError
 from seer_model.backbone import Backbone, build_trunk, make_backbone
+from seer_model.files import DTYPES, short_repr
 from seer_model.preprocessing import Preprocessing
 
 __all__ = ["SEER_LICENCE", "load_vissl", "vissl_name"]
@@ -77,13 +79,16 @@ def load_vissl(path: Path) -> Backbone:
             raise BundleError(
                 f"{path}: tensor {vissl_name(name)} holds numbers that are not finite"
             )
-    return make_backbone(
-        architecture,
-        Preprocessing(),
-        licence=SEER_LICENCE,
-        origin=f"SEER checkpoint {path.name} in VISSL's format",
-        weights=weights,
-    )
+    try:
+        return make_backbone(
+            architecture,
+            Preprocessing(),
+            licence=SEER_LICENCE,
+            origin=f"SEER checkpoint {path.name} in VISSL's format",
+            weights=weights,
+        )
+    except BundleError as error:
+        raise BundleError(f"{path}: {error}") from error
 
 
 def vissl_name(name: str) -> str:
@@ -104,10 +109,13 @@ def _read_trunk(path: Path) -> dict[str, torch.Tensor]:
     if not path.is_file():
         raise SettingsError(f"vissl:{path}: no such file")
     try:
-        # Files of torch before 1.6 cannot be mapped.
-        content = torch.load(
-            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-        )
+        zipped = zipfile.is_zipfile(path)
+        if zipped:
+            _check_stored(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Of what is refused below.
+            # Files of torch before 1.6 cannot be mapped.
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except Exception as error:  # A damaged pickle can end in any of them.
         named = re.search(r"GLOBAL (\S+)", str(error))
         reason = (
@@ -125,13 +133,30 @@ def _read_trunk(path: Path) -> dict[str, torch.Tensor]:
     return _checked(content, path)
 
 
+def _check_stored(path: Path) -> None:
+    """Refuse what torch never writes, and what may unpack to a thousand times its size."""
+    with zipfile.ZipFile(path) as file:
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in file.infolist()):
+            raise zipfile.BadZipFile("compressed")
+
+
 def _checked(trunk: Any, path: Path) -> dict[str, torch.Tensor]:
     if not isinstance(trunk, Mapping):
         raise BundleError(f"{path}: {'.'.join(_TRUNK)} is no mapping of tensors")
     for name, tensor in trunk.items():
         if not isinstance(tensor, torch.Tensor) or not str(name).startswith(_PREFIX):
-            raise BundleError(f"{path}: {name!r} in {'.'.join(_TRUNK)} is no tensor of a trunk")
-    return dict(trunk)
+            raise BundleError(
+                f"{path}: {short_repr(name)} in {'.'.join(_TRUNK)} is no tensor of a trunk"
+            )
+        plain = tensor.layout == torch.strided and tensor.device.type == "cpu"
+        if not plain or tensor.dtype not in DTYPES or not tensor.is_contiguous():
+            raise BundleError(
+                f"{path}: tensor {short_repr(name)} is not an array of numbers of 16 or 32 bits"
+            )
+    # One number in the file may stand for a tensor of any size.
+    if sum(tensor.nbytes for tensor in trunk.values()) > path.stat().st_size:
+        raise BundleError(f"{path}: its tensors are larger than the file")
+    return {name: tensor.detach() for name, tensor in trunk.items()}
 
 
 def _trunk_shapes(architecture: str) -> Shapes:
@@ -190,7 +215,7 @@ def _compare(found: Shapes, expected: Shapes) -> list[str]:
         if n in found and found[n] != expected[n]
     ]
     return [
-        f"{kind} {', '.join(names[:_SHOWN])}"
+        f"{kind} {', '.join(short_repr(name)[1:-1] for name in names[:_SHOWN])}"
         + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
         for kind, names in (
             ("missing", missing),

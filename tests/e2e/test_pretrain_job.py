@@ -1,5 +1,6 @@
 """The pretraining job: what it leaves, resuming, refusals; one run is two processes."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,12 @@ def test_every_epoch_is_on_record(alone: Path) -> None:
         assert [(m.step, m.value) for m in history] == [
             (e["epoch"], pytest.approx(e[name])) for e in recorded
         ]
-    assert MlflowClient().get_run(run).info.status == "FINISHED"
+    tracked = MlflowClient().get_run(run)
+    assert tracked.info.status == "FINISHED"
+    assert {"seconds", "processes"} <= tracked.data.metrics.keys()
+    (used,) = tracked.inputs.dataset_inputs
+    assert used.dataset.name == str(alone.parent / "manifest")
+    assert json.loads(used.dataset.profile) == {"num_rows": 24}
 
 
 def test_card_and_contact_sheet(alone: Path) -> None:
@@ -96,7 +102,7 @@ def test_card_and_contact_sheet(alone: Path) -> None:
         assert min(sheet.size) > 200
         assert len(np.unique(np.asarray(sheet.convert("L")))) > 100
     logged = {file.path for file in MlflowClient().list_artifacts(figures["run_id"])}
-    assert {"card.md", "neighbours.png"} <= logged
+    assert {"card.md", "neighbours.png", "report.json"} <= logged
 
 
 def test_resuming_what_is_done_changes_nothing(alone: Path, pretrain: Pretrain) -> None:

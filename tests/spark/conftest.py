@@ -258,13 +258,14 @@ def store(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def upkeep(spark: SparkSession, store: Path, tmp_path: Path) -> Upkeep:
+def upkeep(spark: SparkSession, store: Path, tracking_uri: str, tmp_path: Path) -> Upkeep:
     """Runs the job in this process and gives its report; `code` is the exit code expected."""
 
     def run(*flags: str, code: int = 0) -> dict[str, Any]:
         report = tmp_path / "report.json"
         report.unlink(missing_ok=True)
-        argv = ["--embeddings", str(store), "--report", str(report), *flags]
+        argv = ["--embeddings", str(store), "--report", str(report)]
+        argv += ["--tracking-uri", tracking_uri, *flags]
         assert maintain_embeddings.main(argv) == code
         assert report.exists() == (code == 0)
         assert not list(store.glob("_scratch-*"))

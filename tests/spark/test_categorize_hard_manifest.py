@@ -67,7 +67,8 @@ def hard_rows(
         ("folder", "not_found", {"image_uri": str(folder)}),
         ("no name", "not_found", {"image_uri": ""}),
         ("scheme", "unsupported_scheme", {"image_uri": "gopher://127.0.0.1/a.jpg"}),
-        ("refused", "read_failed", {"image_uri": "http://127.0.0.1:1/a.jpg"}),
+        ("loopback", "not_allowed", {"image_uri": "http://127.0.0.1:1/a.jpg"}),
+        ("kernel", "not_allowed", {"image_uri": "/proc/self/environ"}),
         ("neither", "no_photo", {}),
         ("both", "ambiguous_source", {"image_uri": str(plain), "image_bytes": good}),
     ]:

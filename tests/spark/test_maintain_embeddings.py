@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from mlflow import MlflowClient
 from pyspark.sql import SparkSession
 
 from jobs import maintain_embeddings
@@ -161,6 +162,7 @@ def test_photos_that_no_recent_partition_has_are_dropped(
     store: Path,
     spark: SparkSession,
     write_manifest: WriteManifest,
+    tracking_uri: str,
     tmp_path: Path,
 ) -> None:
     old = [row("old", image_uri="a.jpg", image_key="k1"), row("both", image_bytes=b"both")]
@@ -187,6 +189,12 @@ def test_photos_that_no_recent_partition_has_are_dropped(
     assert keys_of(store, ONE) == sorted(["k2", both, dated, last])
     assert report[f"backbone={ONE}"]["expired"] == report[f"backbone={TWO}"]["expired"] == 1
     assert keys_of(store, TWO) == ["k2"]
+
+    run = MlflowClient(tracking_uri).get_run(report["run_id"])
+    assert (run.info.run_name, run.info.status) == ("maintain_embeddings", "FINISHED")
+    assert run.data.metrics[f"backbone_{ONE}.expired"] == 1
+    (used,) = run.inputs.dataset_inputs
+    assert (used.dataset.name, used.dataset.profile) == (str(manifest), '{"num_rows": 4}')
 
     # All of a backbone's photos may be gone, and that too is done once.
     upkeep(*expire, "2026-11-26")

@@ -108,12 +108,14 @@ def test_a_run_that_is_killed_loses_nothing(
     upkeep: Upkeep,
     store: Path,
     spark: SparkSession,
+    tracking_uri: str,
     patch: str,
     flags: tuple[str, ...],
     runs: int,
 ) -> None:
     # The session of these tests must not be taken for that of a spark-submit.
     env = {name: value for name, value in os.environ.items() if name != "PYSPARK_GATEWAY_PORT"}
+    env |= {"MLFLOW_TRACKING_URI": tracking_uri}
     done = subprocess.run(
         [sys.executable, "-c", DIES.format(patch=patch), "--embeddings", store, *flags],
         env=env | {"PYTHONPATH": str(ROOT), "MASTER": "local[2]"},
@@ -157,10 +159,12 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
 def test_bad_arguments_are_2(
     flags: list[str],
     line: str,
+    tracking_uri: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking_uri)
     assert maintain_embeddings.main(flags) == 2
     assert line in error_line(capsys)

@@ -137,10 +137,12 @@ def test_optional_columns_may_be_absent_and_others_are_ignored(
         "image_uri": None,
         "image_bytes": b"photo",
         "photo_key": sha256(b"photo").hexdigest(),
+        "cheap_key": None,
         "storable": True,
         "problem": None,
         "category_id": None,
         "split": None,
+        "slices": None,
     }
 
 

@@ -1,75 +1,154 @@
+"""The Spark job, the MLflow model, the served model and the evaluation score alike, to the bit."""
+
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import mlflow
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from mlflow import MlflowClient
+from pyspark.sql import SparkSession
 
+from jobs import evaluate_challenger
 from seer_model import registry
 from seer_model.bundle import Bundle
 from seer_model.categorizer import Categorizer
 from seer_model.embedder import PhotoEmbedder
+from seer_model.metrics import measure_quality
 from seer_model.photo_source import PhotoSource
 from seer_model.scoring import SCORES
+from tests.e2e.serving import Row, served
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
+LISTINGS = 60
 
-def as_table(scores: pd.DataFrame | pa.RecordBatch | pa.Table) -> pa.Table:
+
+@pytest.fixture(scope="module")
+def photos(
+    bundle: Bundle, draw_photo: Callable[..., bytes], broken_photos: dict[str, bytes]
+) -> list[Row]:
+    """Listings of 2 or 3 photos, some broken, and one of broken photos only; all have labels."""
+    classes = bundle.tree.classes
+    good = [draw_photo(colour, seed) for colour in classes for seed in range(20)]
+    broken = list(broken_photos.values())
+    rows = [(f"listing {i % LISTINGS}", i, data) for i, data in enumerate([*good, *broken] * 2)]
+    rows += [("broken", i * LISTINGS, data) for i, data in enumerate(broken)]
+    return [
+        {
+            "listing_id": listing,
+            "image_index": i // LISTINGS,
+            "image_bytes": data,
+            "category_id": classes[i % LISTINGS % len(classes)],
+            "split": "test",
+        }
+        for listing, i, data in rows
+    ]
+
+
+@pytest.fixture(scope="module")
+def manifest(
+    photos: list[Row],
+    write_manifest: Callable[..., Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    return write_manifest(tmp_path_factory.mktemp("one-path") / "manifest", photos)
+
+
+@pytest.fixture(scope="module")
+def by_job(
+    categorize: Callable[..., dict[str, Any]],
+    read_categories: Callable[[Path], pa.Table],
+    manifest: Path,
+) -> pa.Table:
+    categorize(manifest, manifest.parent / "categories")
+    return as_table(read_categories(manifest.parent / "categories"))
+
+
+@pytest.fixture(scope="module")
+def model_uri(bundle_folder: Path, tracking_uri: str) -> str:
+    registry.connect(tracking_uri)
+    with registry.tracked_run("test", {}):
+        return f"models:/one-path/{registry.register_bundle(bundle_folder, 'one-path')}"
+
+
+def as_table(scores: pa.RecordBatch | pa.Table) -> pa.Table:
     """By listing, in the types of the contract: bits differ only where values do."""
-    if isinstance(scores, pd.DataFrame):
-        scores = pa.Table.from_pandas(scores, SCORES, preserve_index=False)
     return pa.table(scores).select(SCORES.names).cast(SCORES).sort_by("listing_id")
 
 
-def test_job_mlflow_model_and_categorizer_score_alike(
-    categorize: Callable[..., dict[str, Any]],
-    read_categories: Callable[[Path], pa.Table],
-    write_manifest: Callable[..., Path],
-    draw_photo: Callable[..., bytes],
-    broken_photos: dict[str, bytes],
+def of_model(rows: list[dict[str, Any]]) -> pa.Table:
+    """What the MLflow model gives, whose map is keyed by strings, as JSON has it."""
+    for row in rows:
+        rejects = row["image_rejects"]
+        row["image_rejects"] = rejects and [(int(index), why) for index, why in rejects.items()]
+        # Every number there is a float32, written out in full: nothing is rounded away below.
+        for number in (row["score"] or 0, *(c["score"] for c in row["candidates"])):
+            assert float(np.float32(number)) == number
+    return as_table(pa.Table.from_pylist(rows, SCORES))
+
+
+def test_the_job_decides_in_every_way(by_job: pa.Table) -> None:
+    assert by_job.num_rows == LISTINGS + 1
+    assert set(by_job["decision"].to_pylist()) == {"assigned", "needs_review", "rejected"}
+    assert len(set(by_job["score"].to_pylist())) > LISTINGS // 2
+
+
+def test_categorizer(by_job: pa.Table, bundle: Bundle, photos: list[Row]) -> None:
+    scores = Categorizer(bundle, PhotoEmbedder.open(bundle.backbone)).categorize(
+        [photo["listing_id"] for photo in photos],
+        [photo["image_index"] for photo in photos],
+        [PhotoSource(None, photo["image_bytes"]) for photo in photos],
+    )
+    assert as_table(scores).to_pylist() == by_job.to_pylist()
+    assert as_table(scores).equals(by_job)
+
+
+def test_mlflow_model(
+    by_job: pa.Table, model_uri: str, photos: list[Row], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.path", [*sys.path])
+    scores = mlflow.pyfunc.load_model(model_uri).predict(pd.DataFrame(photos))
+    by_model = of_model(scores.to_dict("records"))
+    assert by_model.to_pylist() == by_job.to_pylist()
+    assert by_model.equals(by_job)
+
+
+def test_served_model(
+    by_job: pa.Table, model_uri: str, tracking_uri: str, photos: list[Row], tmp_path: Path
+) -> None:
+    with served(model_uri, tracking_uri, tmp_path) as server:
+        by_server = of_model(server.score(photos))
+    assert by_server.to_pylist() == by_job.to_pylist()
+    assert by_server.equals(by_job)
+
+
+def test_evaluation(
+    spark: SparkSession,
+    by_job: pa.Table,
+    photos: list[Row],
+    manifest: Path,
     bundle: Bundle,
     bundle_folder: Path,
     tracking_uri: str,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # 60 listings of 2 or 3 photos, some of them broken, and one of broken photos only.
-    good = [draw_photo(colour, seed) for colour in bundle.tree.classes for seed in range(20)]
-    photos = [
-        {"listing_id": f"listing {i % 60}", "image_index": i // 60, "image_bytes": data}
-        for i, data in enumerate([*good, *broken_photos.values()] * 2)
-    ] + [
-        {"listing_id": "broken", "image_index": i, "image_bytes": data}
-        for i, data in enumerate(broken_photos.values())
-    ]
-
-    manifest = write_manifest(tmp_path / "manifest", photos)
-    categorize(manifest, tmp_path / "categories")
-    by_job = as_table(read_categories(tmp_path / "categories"))
-
-    registry.connect(tracking_uri)
-    with registry.tracked_run("test", {}):
-        version = registry.register_bundle(bundle_folder, "one-path")
-    monkeypatch.setattr("sys.path", [*sys.path])
-    model = mlflow.pyfunc.load_model(f"models:/one-path/{version}")
-    by_model = as_table(model.predict(pd.DataFrame(photos)))
-
-    categorizer = Categorizer(bundle, PhotoEmbedder.open(bundle.backbone))
-    by_categorizer = as_table(
-        categorizer.categorize(
-            [photo["listing_id"] for photo in photos],
-            [photo["image_index"] for photo in photos],
-            [PhotoSource(None, photo["image_bytes"]) for photo in photos],
-        )
-    )
-
-    assert by_job.num_rows == 61
-    assert set(by_job["decision"].to_pylist()) == {"assigned", "needs_review", "rejected"}
-    assert by_model.to_pylist() == by_categorizer.to_pylist()
-    assert by_job.to_pylist() == by_categorizer.to_pylist()
-    assert by_job.equals(by_categorizer)
-    assert by_model.equals(by_categorizer)
+    report = tmp_path / "report.json"
+    argv = ["--manifest", str(manifest), "--challenger", str(bundle_folder)]
+    argv += ["--tracking-uri", tracking_uri, "--report", str(report)]
+    assert evaluate_challenger.main(argv) == 0
+    run = json.loads(report.read_text(encoding="utf-8"))["run_id"]
+    measured = MlflowClient().get_run(run).data.metrics
+    labels = {photo["listing_id"]: photo["category_id"] for photo in photos}
+    # Of what is published, among it the calibration error, which is made of every score.
+    expected = measure_quality(
+        bundle.tree, [labels[name] for name in by_job["listing_id"].to_pylist()], by_job
+    ).figures()
+    assert 0 < expected["top1"] < 1
+    assert expected["calibration_error"] > 0
+    assert {name: measured[f"challenger_{name}"] for name in expected} == expected

@@ -9,6 +9,7 @@ from pyspark import TaskContext
 from pyspark.sql import SparkSession
 
 from jobs.worker import load_embedder, load_scorer, ship_model
+from seer_model.photos import PhotoLimits
 
 pytestmark = pytest.mark.spark
 
@@ -24,7 +25,7 @@ def test_model_is_loaded_once_a_process(spark: SparkSession, bundle_folder: Path
     def load(batches: Iterator[pd.DataFrame]) -> Iterator[pd.DataFrame]:
         for _ in batches:
             before = load_embedder.cache_info().misses + load_scorer.cache_info().misses
-            load_embedder(name, "cpu")
+            load_embedder(name, "cpu", PhotoLimits())
             load_scorer(name)
             loads = load_embedder.cache_info().misses + load_scorer.cache_info().misses - before
             context = TaskContext.get()

@@ -5,13 +5,19 @@ import io
 import numpy as np
 import numpy.typing as npt
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image
 
 from schemas.rejects import RejectReason
+from seer_model.photo_access import SCHEMES, PhotoAccess
 from seer_model.photo_reading import read_photo
 from seer_model.photos import PhotoLimits, PhotoRejected, decode_photo
 
-LIMITS = PhotoLimits()
+LIMITS = PhotoLimits(
+    access=PhotoAccess(
+        schemes=(*SCHEMES, "memory", "hanging", "nodriver", "blockcache"), private_hosts=True
+    )
+)
+"""The default ones, but for addresses that only tests have."""
 FULL = 1 << 16
 """A short side that no photo here has, so nothing is decoded at reduced scale."""
 FORMATS = ["JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF"]
@@ -54,6 +60,45 @@ def decoded(data: bytes) -> Pixels:
 def difference(one: npt.ArrayLike, other: npt.ArrayLike) -> float:
     """Mean absolute difference, of 255."""
     return float(np.abs(np.asarray(one, float) - np.asarray(other, float)).mean())
+
+
+def stored_as(upright: Pixels, orientation: int) -> Pixels:
+    """What a camera stores (EXIF 2.3, 4.6.4): which side of the scene is row 0, and column 0."""
+    row, column = [
+        ("top", "left"),
+        ("top", "right"),
+        ("bottom", "right"),
+        ("bottom", "left"),
+        ("left", "top"),
+        ("right", "top"),
+        ("right", "bottom"),
+        ("left", "bottom"),
+    ][orientation - 1]
+    stored = upright.transpose(1, 0, 2) if row in ("left", "right") else upright
+    if row in ("bottom", "right"):
+        stored = stored[::-1]
+    if column in ("bottom", "right"):
+        stored = stored[:, ::-1]
+    return np.ascontiguousarray(stored)
+
+
+def turned(upright: Image.Image, form: str, orientation: int, **options: object) -> bytes:
+    """A photo that is stored as a camera held some other way stores it."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    stored = Image.fromarray(stored_as(np.asarray(upright), orientation))
+    return encode_well(stored, form, exif=exif, **options)
+
+
+def ycck_jpeg(image: Image.Image) -> bytes:
+    """A JPEG in YCCK, as Adobe writes it, with no black ink."""
+    # Pillow writes no YCCK: give it the components of one, and put the colour transform 2 into
+    # the Adobe marker. It inverts every component on the way, as Adobe does.
+    inks = Image.merge("RGB", image.convert("CMYK").split()[:3]).convert("YCbCr")
+    inverted = [band.point(lambda value: 255 - value) for band in inks.split()]
+    data = encode_well(Image.merge("CMYK", [*inverted, Image.new("L", inks.size, 0)]), "JPEG")
+    marker = data.index(b"Adobe")
+    return data[: marker + 11] + b"\x02" + data[marker + 12 :]
 
 
 def verdict_on_address(uri: str, limits: PhotoLimits = LIMITS) -> RejectReason:

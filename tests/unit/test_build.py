@@ -144,7 +144,7 @@ def test_wheel_holds_the_package_data_that_the_zip_holds(tmp_path: Path) -> None
 
 # --- the lock ------------------------------------------------------------------------------------
 
-LOCKS = ["lock.txt", "uv.txt"]
+LOCKS = ["lock.txt", "airflow.txt", "uv.txt"]
 
 
 def locked_requirements(name: str) -> list[str]:
@@ -199,6 +199,8 @@ def test_lock_covers_every_dependency_of_the_project() -> None:
 
 # --- the Makefile --------------------------------------------------------------------------------
 
+TARGETS = ["setup", "demo", "airflow", "test", "lint", "format", "package", "lock"]
+
 
 def make(*arguments: str, **variables: str) -> str:
     if shutil.which("make") is None:
@@ -221,10 +223,10 @@ def test_make_help_names_every_target() -> None:
     listed = re.findall(r"^  ([a-z-]+) +\S", make("help"), re.MULTILINE)
 
     assert set(listed) == targets
-    assert {"setup", "demo", "test", "lint", "format", "package", "lock", "clean"} < targets
+    assert {*TARGETS, "clean"} < targets
     assert make() == make("help")
 
 
-@pytest.mark.parametrize("target", ["setup", "demo", "test", "lint", "format", "package", "lock"])
+@pytest.mark.parametrize("target", TARGETS)
 def test_every_target_has_a_recipe_that_make_can_read(target: str) -> None:
     assert make("--dry-run", target)

@@ -217,7 +217,7 @@ def no_taxonomy(folder: Path, edit_json: EditJson) -> None:
         pytest.param(calibration(thresholds=[0.5] * 4), "4 thresholds for 3 levels", id="more"),
         pytest.param(calibration(thresholds=[]), "0 thresholds for 3 levels", id="no thresholds"),
         pytest.param(calibration(thresholds=["x"] * 3), "bundle.json", id="thresholds are text"),
-        pytest.param(calibration(thresholds=[float("nan")] * 3), "thresholds", id="NaN threshold"),
+        pytest.param(calibration(thresholds=[float("nan")] * 3), "a threshold", id="NaN threshold"),
         pytest.param(calibration(temperature=0), "temperature", id="temperature 0"),
         pytest.param(calibration(temperature=float("nan")), "temperature", id="NaN temperature"),
         pytest.param(calibration(temperature=None), "bundle.json", id="no temperature"),

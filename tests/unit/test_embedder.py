@@ -149,6 +149,7 @@ def sources_by_reason(photo_bytes: PhotoBytes, folder: Path) -> dict[RejectReaso
         RejectReason.NO_PHOTO: NO_PHOTO,
         RejectReason.AMBIGUOUS_SOURCE: PhotoSource(str(folder), jpeg),
         RejectReason.UNSUPPORTED_SCHEME: PhotoSource("nosuchstore://photos/1.jpg", None),
+        RejectReason.NOT_ALLOWED: PhotoSource("http://169.254.169.254/1.jpg", None),
         RejectReason.NOT_FOUND: PhotoSource(str(folder / "nosuch.jpg"), None),
         # The name of a file may have 255 bytes; asking for a longer one is another error.
         RejectReason.READ_FAILED: PhotoSource(str(folder / ("x" * 300)), None),

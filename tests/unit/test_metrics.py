@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
@@ -9,7 +10,8 @@ from hypothesis import strategies as st
 
 from schemas.taxonomy import Taxonomy
 from seer_model.hierarchy import ClassTree
-from seer_model.metrics import Quality, measure_quality
+from seer_model.metrics import Quality, coverage_at, figures_of_draws, measure_quality, quality_of
+from seer_model.outcomes import judge
 from seer_model.scoring import SCORES
 
 
@@ -79,10 +81,18 @@ def test_by_hand(tree: ClassTree) -> None:
         coverage=4 / 8,
         precision=3 / 4,
         assigned_leaf=2 / 4,
+        # The paths assigned have 3 + 2 + 3 + 1 categories, of which 3, 2, 0 and 1 are on the
+        # labels' paths; these have 3 + 3 + 2 + 3 + 2 + 2 + 3 + 3.
+        hierarchical_precision=6 / 9,
+        hierarchical_recall=6 / 21,
+        # The best class has the label's category: of all six tops 1, 1, 0, 0, 1, 1; of the six
+        # second ones the same; of the three third ones 1, 0, 0.
+        levels=(4 / 6, 4 / 6, 1 / 3),
         # Bins 5 (0.5, 0.5), 6 (0.625), 7 (0.75, 0.75), 8 (0.875); hits 0, 0, 2, 0.
         calibration_error=pytest.approx((1.0 + 0.625 + 0.5 + 0.875) / 6),
     )
     assert quality.figures()["precision"] == 0.75
+    assert quality.figures()["level_3"] == pytest.approx(1 / 3)
 
 
 def test_nothing_assigned(tree: ClassTree) -> None:
@@ -156,3 +166,43 @@ def test_bounds(tree: ClassTree, data: st.DataObject) -> None:
     assert (quality.precision is None) == (quality.coverage == 0)
     backwards = measure(tree, rows[::-1])
     assert backwards.figures() == pytest.approx(quality.figures())
+
+
+@given(st.data())
+def test_a_listing_drawn_twice_counts_as_two(tree: ClassTree, data: st.DataObject) -> None:
+    names = tuple(category.category_id for category in tree.taxonomy)
+    rows = data.draw(st.lists(scored_rows(tree.classes, names), min_size=2, max_size=8))
+    draws = data.draw(
+        st.lists(st.integers(0, 3), min_size=len(rows), max_size=len(rows)).filter(any)
+    )
+    table = pa.Table.from_pylist([found for _, found in rows], schema=SCORES)
+    outcomes = judge(tree, [label for label, _ in rows], table)
+    drawn = figures_of_draws(outcomes, np.array([draws, [1] * len(rows)], np.float64))
+    again = measure(tree, [r for r, n in zip(rows, draws, strict=True) for _ in range(n)]).figures()
+    once = quality_of(outcomes).figures()
+    for name, (first, second) in drawn.items():
+        if not np.isnan(first):
+            assert first == pytest.approx(again.get(name, 0))
+        if not np.isnan(second):
+            assert second == pytest.approx(once[name])
+
+
+def test_coverage_at_a_precision_by_hand(tree: ClassTree) -> None:
+    rows = [
+        ("t-1", row({"t-1": 0.9})),
+        ("t-1", row({"a-1-1": 0.8})),
+        ("t-1", row({"t-1": 0.7})),
+        # A tie, which no threshold parts.
+        ("t-1", row({"t-1": 0.6})),
+        ("t-1", row({"a-1-1": 0.6})),
+        ("t-1", REJECTED),
+    ]
+    table = pa.Table.from_pylist([found for _, found in rows], schema=SCORES)
+    outcomes = judge(tree, ["t-1"] * 6, table)
+    assert coverage_at(outcomes, 1.0) == 1 / 6
+    assert coverage_at(outcomes, 0.66) == 3 / 6
+    assert coverage_at(outcomes, 0.5) == 5 / 6
+    wrong = judge(tree, ["a-1-2"], pa.Table.from_pylist([row({"t-1": 1.0})], schema=SCORES))
+    assert coverage_at(wrong, 0.9) == 0
+    unread = judge(tree, ["a-1-2"], pa.Table.from_pylist([REJECTED], schema=SCORES))
+    assert coverage_at(unread, 0.9) == 0

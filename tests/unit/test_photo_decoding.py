@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image
+from PIL import Image
 
 from seer_model.photo_reading import read_photo
 from seer_model.photos import decode_photo
@@ -16,12 +16,12 @@ from tests.unit.encoded_photos import (
     FULL,
     LIMITS,
     SAMPLES,
-    Pixels,
     decoded,
     difference,
     encode,
     encode_well,
     scene,
+    turned,
 )
 
 DATA = Path(__file__).parents[3] / "shared/data"
@@ -30,44 +30,17 @@ DATA = Path(__file__).parents[3] / "shared/data"
 # Orientation
 
 
-def stored_as(upright: Pixels, orientation: int) -> Pixels:
-    """What a camera stores (EXIF 2.3, 4.6.4): which side of the scene is row 0, and column 0."""
-    row, column = [
-        ("top", "left"),
-        ("top", "right"),
-        ("bottom", "right"),
-        ("bottom", "left"),
-        ("left", "top"),
-        ("right", "top"),
-        ("right", "bottom"),
-        ("left", "bottom"),
-    ][orientation - 1]
-    stored = upright.transpose(1, 0, 2) if row in ("left", "right") else upright
-    if row in ("bottom", "right"):
-        stored = stored[::-1]
-    if column in ("bottom", "right"):
-        stored = stored[:, ::-1]
-    return np.ascontiguousarray(stored)
-
-
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("form", ["JPEG", "MPO", "PNG", "WEBP", "TIFF", "AVIF"])
 def test_every_orientation_ends_upright(form: str, orientation: int) -> None:
-    upright = np.asarray(scene())
-    exif = Image.Exif()
-    exif[ExifTags.Base.Orientation] = orientation
-    data = encode_well(Image.fromarray(stored_as(upright, orientation)), form, exif=exif)
-    pixels = decoded(data)
-    assert pixels.shape == upright.shape
-    assert difference(pixels, upright) < 2
+    pixels = decoded(turned(scene(), form, orientation))
+    assert pixels.shape == (120, 160, 3)
+    assert difference(pixels, scene()) < 2
 
 
 def test_orientation_also_holds_at_reduced_scale() -> None:
     upright = scene(640, 480)
-    exif = Image.Exif()
-    exif[ExifTags.Base.Orientation] = 6
-    data = encode_well(Image.fromarray(stored_as(np.asarray(upright), 6)), "JPEG", exif=exif)
-    small = decode_photo(data, 120, LIMITS)
+    small = decode_photo(turned(upright, "JPEG", 6), 120, LIMITS)
     assert small.size == (160, 120)
     assert difference(small, upright.reduce(4)) < 2
 

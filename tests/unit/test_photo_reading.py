@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import fsspec
@@ -11,7 +12,6 @@ from fsspec.asyn import AsyncFileSystem
 from schemas.rejects import RejectReason
 from seer_model import photo_reading
 from seer_model.photo_reading import read_photo
-from seer_model.photos import PhotoLimits
 from tests.unit.encoded_photos import LIMITS, verdict_on_address
 
 
@@ -64,10 +64,12 @@ def test_directory_is_not_found(tmp_path: Path) -> None:
         assert verdict_on_address(uri) is RejectReason.NOT_FOUND
 
 
-def test_fifo_and_device_are_not_found_and_do_not_block(tmp_path: Path) -> None:
+def test_fifo_and_device_do_not_block(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
-    for uri in (f"{tmp_path}/fifo", f"file://{tmp_path}/fifo", "/dev/zero", "local:///dev/zero"):
+    for uri in (f"{tmp_path}/fifo", f"file://{tmp_path}/fifo"):
         assert verdict_on_address(uri) is RejectReason.NOT_FOUND
+    for uri in ("/dev/zero", "local:///dev/zero"):
+        assert verdict_on_address(uri) is RejectReason.NOT_ALLOWED
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
@@ -95,8 +97,8 @@ def test_limit_of_bytes_is_inclusive(tmp_path: Path, place: str) -> None:
     uri = f"{tmp_path}/photo.jpg" if place == "local" else "memory://test_photos/limit.jpg"
     with fsspec.open(uri, "wb") as file:
         file.write(b"12345")
-    assert read_photo(uri, PhotoLimits(max_bytes=5)) == b"12345"
-    too_small = PhotoLimits(max_bytes=4)
+    assert read_photo(uri, replace(LIMITS, max_bytes=5)) == b"12345"
+    too_small = replace(LIMITS, max_bytes=4)
     assert verdict_on_address(uri, too_small) is RejectReason.TOO_LARGE
 
 

@@ -4,8 +4,8 @@ import itertools
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib.util import find_spec
 
 import fsspec
 import pytest
@@ -13,10 +13,8 @@ import pytest
 from schemas.rejects import RejectReason
 from seer_model import photo_reading
 from seer_model.photo_reading import read_photo
-from seer_model.photos import PhotoLimits
 from tests.unit.encoded_photos import LIMITS, SAMPLES, verdict_on_address
 
-HAS_AIOHTTP = find_spec("aiohttp") is not None
 PHOTO = SAMPLES["JPEG"] * 100
 
 
@@ -79,22 +77,17 @@ def photo_server() -> Iterator[tuple[str, type[PhotoServer]]]:
         thread.join()
 
 
-needs_aiohttp = pytest.mark.skipif(not HAS_AIOHTTP, reason="aiohttp is not installed")
-
-
-@needs_aiohttp
 def test_web_photo_is_read_with_one_request(
     photo_server: tuple[str, type[PhotoServer]],
 ) -> None:
     address, handler = photo_server
     assert read_photo(f"{address}/a%20b.jpg?v=a::b", LIMITS) == PHOTO
     assert handler.requests == ["/a%20b.jpg?v=a::b"]
-    exactly, less = PhotoLimits(max_bytes=len(PHOTO)), PhotoLimits(max_bytes=len(PHOTO) - 1)
+    exactly, less = replace(LIMITS, max_bytes=len(PHOTO)), replace(LIMITS, max_bytes=len(PHOTO) - 1)
     assert read_photo(f"{address}/a%20b.jpg", exactly) == PHOTO
     assert verdict_on_address(f"{address}/a%20b.jpg", less) is RejectReason.TOO_LARGE
 
 
-@needs_aiohttp
 @pytest.mark.parametrize(
     ("name", "reason", "requests"),
     [
@@ -118,7 +111,6 @@ def test_web_server_that_refuses_a_photo(
     assert handler.requests == [f"/{name}"] * requests
 
 
-@needs_aiohttp
 @pytest.mark.parametrize(("name", "requests"), [("unavailable-twice", 3), ("half-at-first", 2)])
 def test_web_photo_is_read_after_a_hiccup(
     photo_server: tuple[str, type[PhotoServer]], name: str, requests: int
@@ -128,17 +120,15 @@ def test_web_photo_is_read_after_a_hiccup(
     assert len(handler.requests) == requests
 
 
-@needs_aiohttp
 def test_web_photo_that_is_too_large_is_not_tried_again(
     photo_server: tuple[str, type[PhotoServer]],
 ) -> None:
     address, handler = photo_server
-    verdict = verdict_on_address(f"{address}/a.jpg", PhotoLimits(max_bytes=100))
+    verdict = verdict_on_address(f"{address}/a.jpg", replace(LIMITS, max_bytes=100))
     assert verdict is RejectReason.TOO_LARGE
     assert len(handler.requests) == 1
 
 
-@needs_aiohttp
 def test_threads_share_one_web_client(
     photo_server: tuple[str, type[PhotoServer]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,20 +153,17 @@ def test_threads_share_one_web_client(
     assert len({id(session) for session in made}) == 1
 
 
-@needs_aiohttp
 def test_empty_web_photo_is_read_as_such(photo_server: tuple[str, type[PhotoServer]]) -> None:
     assert read_photo(f"{photo_server[0]}/200", LIMITS) == b""
 
 
-@needs_aiohttp
 def test_endless_web_photo_is_too_large(photo_server: tuple[str, type[PhotoServer]]) -> None:
     address, handler = photo_server
-    limits = PhotoLimits(max_bytes=1 << 20)
+    limits = replace(LIMITS, max_bytes=1 << 20)
     assert verdict_on_address(f"{address}/endless", limits) is RejectReason.TOO_LARGE
     assert handler.released.wait(10), "the connection was left open"
 
 
-@needs_aiohttp
 def test_web_server_that_hangs_is_read_failed(
     photo_server: tuple[str, type[PhotoServer]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -186,23 +173,15 @@ def test_web_server_that_hangs_is_read_failed(
     assert len(handler.requests) == 3
 
 
-@needs_aiohttp
 def test_all_tries_together_keep_to_the_time_of_the_photo(
-    photo_server: tuple[str, type[PhotoServer]], monkeypatch: pytest.MonkeyPatch
+    photo_server: tuple[str, type[PhotoServer]],
 ) -> None:
-    monkeypatch.setattr(photo_reading, "_PHOTO_TIMEOUT_S", 0.2)
     address, handler = photo_server
-    assert verdict_on_address(f"{address}/hangs") is RejectReason.READ_FAILED
+    hurried = replace(LIMITS, max_seconds=0.2)
+    assert verdict_on_address(f"{address}/hangs", hurried) is RejectReason.READ_FAILED
     assert len(handler.requests) == 1
 
 
-@needs_aiohttp
 def test_unreachable_web_server_is_read_failed() -> None:
     uri = "http://127.0.0.1:1/a.jpg"
     assert verdict_on_address(uri) is RejectReason.READ_FAILED
-
-
-@pytest.mark.skipif(HAS_AIOHTTP, reason="aiohttp is installed")
-def test_web_photo_without_aiohttp_is_unsupported() -> None:
-    uri = "https://127.0.0.1/a.jpg"
-    assert verdict_on_address(uri) is RejectReason.UNSUPPORTED_SCHEME

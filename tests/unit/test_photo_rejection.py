@@ -4,13 +4,11 @@ import pickle
 import zlib
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from schemas.rejects import RejectReason
 from seer_model.photos import PhotoLimits, PhotoRejected, decode_photo
-from tests.unit.encoded_photos import FORMATS, FULL, LIMITS, SAMPLES, encode, scene
+from tests.unit.encoded_photos import FORMATS, FULL, LIMITS, encode, scene
 
 
 def verdict_on(data: bytes, limits: PhotoLimits = LIMITS) -> RejectReason:
@@ -123,34 +121,3 @@ def test_rejection_survives_pickling() -> None:
     error = pickle.loads(pickle.dumps(PhotoRejected(RejectReason.TRUNCATED)))
     assert error.reason is RejectReason.TRUNCATED
     assert str(error) == "truncated"
-
-
-def decodes_or_rejects(data: bytes) -> None:
-    try:
-        image = decode_photo(data, 224, LIMITS)
-    except PhotoRejected:
-        return
-    assert image.mode == "RGB"
-    assert min(image.size) > 0
-
-
-@given(st.binary(max_size=400), st.sampled_from([b"", *(data[:16] for data in SAMPLES.values())]))
-@settings(deadline=None, max_examples=200)
-def test_arbitrary_bytes_decode_or_are_rejected(data: bytes, prefix: bytes) -> None:
-    decodes_or_rejects(prefix + data)
-
-
-@given(
-    st.sampled_from(["JPEG", "JPEG", "EXIF", *SAMPLES]),
-    st.lists(st.tuples(st.integers(0, 1 << 14), st.binary(min_size=1, max_size=4)), max_size=6),
-    st.integers(0, 1 << 14),
-)
-@settings(deadline=None, max_examples=300)
-def test_mutated_photos_decode_or_are_rejected(
-    form: str, changes: list[tuple[int, bytes]], end: int
-) -> None:
-    data = bytearray(SAMPLES[form])
-    for position, value in changes:
-        at = position % len(data)
-        data[at : at + len(value)] = value
-    decodes_or_rejects(bytes(data[: max(end % (2 * len(data)), 1)]))

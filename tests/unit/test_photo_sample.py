@@ -20,6 +20,7 @@ from schemas.manifest import MANIFEST
 from seer_model.backbone import random_backbone
 from seer_model.embedder import PhotoEmbedder
 from seer_model.photo_source import PhotoSource
+from seer_model.photos import PhotoLimits
 
 torch.set_num_threads(1)
 
@@ -117,7 +118,7 @@ def test_a_row_is_a_query_and_its_neighbours_of_other_listings(
     labels = ["x/mug", "x/mug", "x/mug", "x/pan", None, "x/mug", "x/mug", "x/mug"]
     sources = [PhotoSource(None, photo(n)) for n in range(8)]
     photos = EmbeddedSample(PhotoSample(listings, labels, sources), vectors)
-    draw_neighbours(photos, photos)
+    draw_neighbours(photos, photos, PhotoLimits())
     assert len(tiles) == 7 * 6  # Listing q has two photos and is one query.
     assert [tile.title for tile in tiles[:6]] == ["mug", "mug", "pan", "", "mug", "mug"]
     assert [tile.caption.split()[-1] for tile in tiles[:6]] == ["q", "b", "c", "d", "e", "f"]
@@ -133,4 +134,4 @@ def test_nothing_to_draw_is_an_empty_sheet() -> None:
         PhotoSample(["a"], [None], [PhotoSource("nowhere.png", None)]), np.ones((1, 8), np.float16)
     )
     for known, queries in ((nothing, nothing), (nothing, one), (one, one)):
-        assert min(draw_neighbours(known, queries).size) > 0
+        assert min(draw_neighbours(known, queries, PhotoLimits()).size) > 0

@@ -203,6 +203,14 @@ def test_an_unforeseen_error_shows_where(capsys: pytest.CaptureFixture[str]) -> 
     assert printed.endswith("ZeroDivisionError: by an egg\n")
 
 
+@pytest.mark.parametrize("kind", [errors.SettingsError, RuntimeError])
+def test_passwords_are_not_said(capsys: pytest.CaptureFixture[str], kind: type[Exception]) -> None:
+    assert run_job(Bake, work_that(kind("http://me:secret@host/: no answer")), REQUIRED) in (1, 2)
+    printed = capsys.readouterr().err
+    assert "http://host/: no answer" in printed
+    assert "secret" not in printed
+
+
 def test_an_interrupt(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_job(Bake, work_that(KeyboardInterrupt()), REQUIRED) == 130
     assert capsys.readouterr().err == f"python -m {__name__}: error: interrupted\n"

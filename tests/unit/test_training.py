@@ -47,7 +47,8 @@ def test_learns_what_is_to_learn(fitted: FittedBundle, classes: tuple[str, ...])
     assert quality.precision >= 0.8
     assert quality.calibration_error < 0.1
     assert fitted.bundle.tree.classes == classes
-    assert fitted.bundle.training == {"manifest": "synthetic", "seed": 0}
+    figures = quality.figures()
+    assert fitted.bundle.training == {"manifest": "synthetic", "seed": 0, "val": figures}
 
 
 def test_the_bundle_scores_new_listings(

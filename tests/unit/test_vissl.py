@@ -1,7 +1,6 @@
 """Backbones from SEER checkpoints as VISSL saves them; whatever else a file holds is refused."""
 
 import gc
-import os
 import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,53 +15,17 @@ from seer_model.backbone import build_trunk
 from seer_model.backbone_sources import timm_backbone
 from seer_model.registry import resolve_backbone
 from seer_model.vissl import load_vissl
-from tests.unit.trunks import State, features, run, some_trunk
+from tests.unit.trunks import (
+    MakeFolder,
+    State,
+    features,
+    published_seer,
+    run,
+    some_trunk,
+    trunk_of,
+)
 
 torch.set_num_threads(1)
-
-
-def published_seer(trunk: State) -> dict[str, Any]:
-    """A trunk as VISSL saves it, with what lies beside it in a published checkpoint."""
-    layers = {
-        "conv1.conv": "f.a.0",
-        "conv1.bn": "f.a.1",
-        "conv2.conv": "f.b.0",
-        "conv2.bn": "f.b.1",
-        "se.fc1": "f.se.excitation.0",
-        "se.fc2": "f.se.excitation.2",
-        "conv3.conv": "f.c",
-        "conv3.bn": "f.final_bn",
-        "downsample.conv": "proj",
-        "downsample.bn": "bn",
-    }
-    saved: State = {}
-    for name, tensor in trunk.items():
-        layer, _, kind = name.rpartition(".")
-        if layer in ("stem.conv", "stem.bn"):
-            saved[f"_feature_blocks.conv1.stem.{int(layer == 'stem.bn')}.{kind}"] = tensor
-            continue
-        stage, block, part = int(layer[1]), int(layer.split(".")[1][1:]), layer.split(".", 2)[2]
-        where = f"_feature_blocks.res{stage + 1}.block{stage}-{block - 1}"
-        saved[f"{where}.{layers[part]}.{kind}"] = tensor
-    heads = {"0.projection_head.0.weight": torch.ones(2, 2), "0.prototypes0.weight": torch.ones(3)}
-    return {
-        "phase_idx": 0,
-        "iteration": 244_000,
-        "loss": 5.5,
-        "iteration_num": 0,
-        "train_phase_idx": 0,
-        "classy_state_dict": {
-            "train": True,
-            "base_model": {"model": {"trunk": saved, "heads": heads}, "meta": {}},
-            "meters": [],
-            "optimizer": {"optim": {"state": {0: {"momentum_buffer": torch.ones(2)}}}},
-        },
-    }
-
-
-def trunk_of(checkpoint: dict[str, Any]) -> State:
-    trunk: State = checkpoint["classy_state_dict"]["base_model"]["model"]["trunk"]
-    return trunk
 
 
 def by_timm(checkpoint: Mapping[str, Any], architecture: str) -> torch.nn.Module:
@@ -153,16 +116,6 @@ def test_other_tensors_are_refused_by_name(
     with pytest.raises(BundleError, match=message) as caught:
         load_vissl(tmp_path / "seer.torch")
     assert "\n" not in str(caught.value)
-
-
-class MakeFolder:
-    """Makes a folder when it is unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (os.mkdir, (str(self.path),))
 
 
 @pytest.mark.parametrize("form", ["zip", "legacy", "plain pickle"])

@@ -1,4 +1,8 @@
-"""Small trunks whose tensors all differ, and what they make of a random photo."""
+"""Small trunks whose tensors all differ, as checkpoints too, and what they make of a photo."""
+
+import os
+from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -32,3 +36,57 @@ def some_trunk(architecture: str = "regnety_002") -> State:
         elif name.endswith("num_batches_tracked"):
             tensor.fill_(244_000)
     return state
+
+
+class MakeFolder:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (os.mkdir, (str(self.path),))
+
+
+def published_seer(trunk: State) -> dict[str, Any]:
+    """A trunk as VISSL saves it, with what lies beside it in a published checkpoint."""
+    layers = {
+        "conv1.conv": "f.a.0",
+        "conv1.bn": "f.a.1",
+        "conv2.conv": "f.b.0",
+        "conv2.bn": "f.b.1",
+        "se.fc1": "f.se.excitation.0",
+        "se.fc2": "f.se.excitation.2",
+        "conv3.conv": "f.c",
+        "conv3.bn": "f.final_bn",
+        "downsample.conv": "proj",
+        "downsample.bn": "bn",
+    }
+    saved: State = {}
+    for name, tensor in trunk.items():
+        layer, _, kind = name.rpartition(".")
+        if layer in ("stem.conv", "stem.bn"):
+            saved[f"_feature_blocks.conv1.stem.{int(layer == 'stem.bn')}.{kind}"] = tensor
+            continue
+        stage, block, part = int(layer[1]), int(layer.split(".")[1][1:]), layer.split(".", 2)[2]
+        where = f"_feature_blocks.res{stage + 1}.block{stage}-{block - 1}"
+        saved[f"{where}.{layers[part]}.{kind}"] = tensor
+    heads = {"0.projection_head.0.weight": torch.ones(2, 2), "0.prototypes0.weight": torch.ones(3)}
+    return {
+        "phase_idx": 0,
+        "iteration": 244_000,
+        "loss": 5.5,
+        "iteration_num": 0,
+        "train_phase_idx": 0,
+        "classy_state_dict": {
+            "train": True,
+            "base_model": {"model": {"trunk": saved, "heads": heads}, "meta": {}},
+            "meters": [],
+            "optimizer": {"optim": {"state": {0: {"momentum_buffer": torch.ones(2)}}}},
+        },
+    }
+
+
+def trunk_of(checkpoint: dict[str, Any]) -> State:
+    trunk: State = checkpoint["classy_state_dict"]["base_model"]["model"]["trunk"]
+    return trunk

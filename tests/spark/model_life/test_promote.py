@@ -1,0 +1,209 @@
+"""Which version is the champion: gates, refusals, rollback, and two promotions at once."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+from pyspark.sql import SparkSession
+
+from jobs import evaluate_challenger, promote_challenger
+from seer_model import promotion, registry
+from seer_model.bundle import Bundle, save_bundle
+from seer_model.promotion import promotion_lock
+
+pytestmark = pytest.mark.spark
+
+
+@pytest.fixture
+def gates(tmp_path: Path) -> Path:
+    """The package's gates for the sixteen listings that there are."""
+    text = Path(promote_challenger.__file__).with_name("promotion_gates.toml").read_text("utf-8")
+    for demanded, here in (("200", "16"), ("50", "8"), ("max_error = 0.1", "max_error = 0.6")):
+        text = text.replace(demanded, here)
+    path = tmp_path / "gates.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def promote(database: str, gates: Path) -> Callable[..., int]:
+    def run(*flags: str) -> int:
+        argv = ["--model-name", "colours", "--tracking-uri", database]
+        return promote_challenger.main([*argv, "--gates", str(gates), *flags])
+
+    return run
+
+
+@pytest.fixture
+def evaluate(labelled: Path, database: str) -> Callable[[str, str], None]:
+    def run(challenger: str, champion: str) -> None:
+        argv = ["--manifest", str(labelled), "--tracking-uri", database, "--splits", "test"]
+        argv += ["--challenger", f"models:/colours/{challenger}"]
+        argv += ["--champion", f"models:/colours/{champion}"]
+        assert evaluate_challenger.main(argv) == 0
+
+    return run
+
+
+def champion(database: str) -> str | None:
+    registry.connect(database)
+    return registry.aliased_version("colours", "champion")
+
+
+def test_the_better_challenger_wins_and_rollback_brings_the_old_one_back(
+    spark: SparkSession,
+    blind_folder: Path,
+    register: Callable[..., str],
+    promote: Callable[..., int],
+    evaluate: Callable[[str, str], None],
+    database: str,
+    tmp_path: Path,
+    capsys: Any,
+) -> None:
+    assert (register("colours", blind_folder), register("colours")) == ("1", "2")
+    assert promote("--version", "1") == 0
+    assert champion(database) == "1"
+
+    assert promote("--version", "2") == 4
+    assert "evaluation: none; run jobs.evaluate_challenger" in capsys.readouterr().err
+    evaluate("2", "1")
+    report = tmp_path / "promotion.json"
+    assert promote("--version", "2", "--report", str(report)) == 0
+    assert champion(database) == "2"
+    outcome = json.loads(report.read_text(encoding="utf-8"))
+    assert outcome["promoted"]
+    assert {g["gate"] for g in outcome["gates"]} >= {"licence", "better", "slices", "taxonomy"}
+    record = json.loads(registry.version_tags("colours", "2")["promotion"])
+    assert record["instead_of"] == "1"
+    assert "better: +0." in record["reason"]
+    assert record["evaluation_run"] == registry.version_tags("colours", "2")["evaluation_run"]
+    logged = mlflow.artifacts.load_dict(f"runs:/{record['run_id']}/promotion.json")
+    assert logged == outcome
+
+    evaluate("1", "2")
+    capsys.readouterr()
+    assert promote("--version", "1", "--report", str(report)) == 4
+    said = capsys.readouterr()
+    assert "failed" in said.out
+    assert "better: -0." in said.err
+    refused = json.loads(report.read_text(encoding="utf-8"))
+    assert not refused["promoted"]
+    assert {g["gate"] for g in refused["gates"] if not g["passed"]} >= {"better", "slices"}
+    assert champion(database) == "2"
+    assert registry.aliased_version("colours", "previous") == "1"
+
+    assert promote("--rollback") == 0
+    assert champion(database) == "1"
+    record = json.loads(registry.version_tags("colours", "1")["promotion"])
+    assert (record["instead_of"], record["reason"]) == ("2", "rollback")
+    assert registry.aliased_version("colours", "previous") == "2"
+
+
+@pytest.mark.slow
+def test_two_promotions_at_once_do_not_both_win(
+    spark: SparkSession,
+    blind_folder: Path,
+    register: Callable[..., str],
+    promote: Callable[..., int],
+    evaluate: Callable[[str, str], None],
+    database: str,
+    gates: Path,
+) -> None:
+    register("colours", blind_folder)
+    for version in ("2", "3"):
+        assert register("colours") == version
+    assert promote("--version", "1") == 0
+    for version in ("2", "3"):
+        evaluate(version, "1")
+    command = [sys.executable, "-m", "jobs.promote_challenger", "--model-name", "colours"]
+    command += ["--tracking-uri", database, "--gates", str(gates), "--version"]
+    running = {
+        version: subprocess.Popen(
+            [*command, version], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for version in ("2", "3")
+    }
+    said = {version: process.communicate(timeout=120) for version, process in running.items()}
+    codes = {version: process.returncode for version, process in running.items()}
+    [winner] = [version for version, code in codes.items() if code == 0]
+    [loser] = [version for version, code in codes.items() if code in (4, 5)]
+    assert champion(database) == winner
+    message = said[loser][1].splitlines()[-1]
+    assert "is promoting" in message or f"against colours/1, demanded: colours/{loser}" in message
+
+
+def test_a_promotion_under_way_keeps_others_out(
+    bundle_folder: Path,
+    register: Callable[..., str],
+    promote: Callable[..., int],
+    database: str,
+    capsys: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    register("colours")
+    with promotion_lock("colours"):
+        assert promote("--version", "1") == 5
+        assert "is promoting" in capsys.readouterr().err
+        assert champion(database) is None
+    assert promote("--version", "1") == 0
+    with pytest.raises(mlflow.MlflowException):
+        mlflow.MlflowClient().get_registered_model("colours.promoting")
+
+    # Its process died: the lock is there, and counts for a while only.
+    mlflow.MlflowClient().create_registered_model("colours.promoting", {"owner": "a dead process"})
+    assert promote("--version", "1") == 5
+    assert "a dead process" in capsys.readouterr().err
+    monkeypatch.setattr(promotion, "_LEASE_SECONDS", 0)
+    assert promote("--version", "1") == 0
+
+
+def test_a_licence_that_may_forbid_commerce_must_be_acknowledged(
+    bundle: Bundle,
+    register: Callable[..., str],
+    promote: Callable[..., int],
+    database: str,
+    tmp_path: Path,
+    capsys: Any,
+) -> None:
+    backbone = replace(bundle.backbone, licence="seer-license")
+    save_bundle(replace(bundle, backbone=backbone), tmp_path / "restricted")
+    register("colours", tmp_path / "restricted")
+    assert promote("--version", "1") == 4
+    assert "licence: seer-license, demanded: allows commercial use" in capsys.readouterr().err
+    assert champion(database) is None
+    assert promote("--version", "1", "--acknowledge-licence") == 0
+    assert champion(database) == "1"
+    record = json.loads(registry.version_tags("colours", "1")["promotion"])
+    assert record["licence_acknowledged"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "either --version N or --rollback"),
+        (["--version", "1", "--rollback"], "either --version N or --rollback"),
+        (["--version", "9"], "models:/colours"),
+        (["--rollback"], "models:/colours"),
+        (["--version", "1", "--gates", "none.toml"], "--gates none.toml"),
+    ],
+)
+def test_what_cannot_be_promoted(
+    promote: Callable[..., int], capsys: Any, flags: list[str], message: str
+) -> None:
+    assert promote(*flags) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_nothing_to_go_back_to(
+    register: Callable[..., str], promote: Callable[..., int], capsys: Any
+) -> None:
+    register("colours")
+    assert promote("--version", "1") == 0
+    assert promote("--rollback") == 2
+    assert "no @previous to go back to" in capsys.readouterr().err

@@ -1,0 +1,76 @@
+"""Training a head, fine-tuning, and what stops them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyspark.sql import SparkSession
+
+from jobs import train_head
+from seer_model import registry
+from seer_model.backbone import random_backbone
+from seer_model.bundle import load_bundle
+
+pytestmark = pytest.mark.spark
+COLOURS = ("warm/red", "warm/yellow", "cold/blue", "cold/green")
+TAXONOMY = (
+    "category_id,category_path\nwarm,Warm\nwarm/red,Warm > Red\nwarm/yellow,Warm > Yellow\n"
+    "cold,Cold\ncold/blue,Cold > Blue\ncold/green,Cold > Green\n"
+)
+COLOURS = ("warm/red", "warm/yellow", "cold/blue", "cold/green")
+
+
+def test_train_head_registers_what_the_job_can_load(
+    spark: SparkSession, labelled: Path, tmp_path: Path, database: str
+) -> None:
+    tree, report = tmp_path / "tree.csv", tmp_path / "report.json"
+    tree.write_text(TAXONOMY, encoding="utf-8")
+    argv = ["--manifest", str(labelled), "--taxonomy", str(tree), "--tracking-uri", database]
+    argv += ["--backbone", "timm:regnety_002", "--registered-name", "colours"]
+    assert train_head.main([*argv, "--report", str(report)]) == 0
+    figures = json.loads(report.read_text(encoding="utf-8"))
+    assert figures["version"] == "1"
+    # Listings without a split are learned from, and some of all are held out for calibration.
+    assert figures["train_photos"] + figures["val_photos"] == 12 * len(COLOURS)
+    assert figures["val_photos"] > 0
+    registry.connect(database)
+    resolved = registry.resolve_bundle("models:/colours/1")
+    assert resolved.bundle.digest == figures["bundle_digest"]
+    assert resolved.bundle.tree.classes == tuple(sorted(COLOURS))
+    assert registry.resolve_backbone("models:/colours/1").digest == resolved.bundle.backbone.digest
+
+    output = tmp_path / "bundle"
+    assert train_head.main([*argv, "--output", str(output)]) == 0
+    again = load_bundle(output)
+    assert (again.head.weight == resolved.bundle.head.weight).all()
+    assert again.training["fingerprint"] == resolved.bundle.training["fingerprint"]
+    with pytest.raises(registry.SettingsError):
+        registry.resolve_bundle("models:/colours/2")
+
+
+def test_fine_tuning_makes_a_backbone_of_its_own(
+    spark: SparkSession, labelled: Path, tmp_path: Path, database: str
+) -> None:
+    tree, report = tmp_path / "tree.csv", tmp_path / "report.json"
+    tree.write_text(TAXONOMY, encoding="utf-8")
+    argv = ["--manifest", str(labelled), "--taxonomy", str(tree), "--tracking-uri", database]
+    argv += ["--backbone", "timm:regnety_002", "--output", str(tmp_path / "bundle")]
+    tuning = ["--finetune", "--finetune-epochs", "2", "--finetune-size", "32"]
+    assert train_head.main([*argv, *tuning, "--report", str(report)]) == 0
+    figures = json.loads(report.read_text(encoding="utf-8"))
+    tuned = load_bundle(tmp_path / "bundle").backbone
+    assert tuned.digest != random_backbone("regnety_002").digest
+    # Those that calibrate were not trained on.
+    assert f"fine-tuned on {figures['train_photos']} labelled photos" in tuned.origin
+    assert figures["photos_embedded"] == figures["train_photos"] + figures["val_photos"]
+
+
+def test_an_unknown_label_stops_the_training(
+    spark: SparkSession, labelled: Path, tmp_path: Path, database: str, capsys: Any
+) -> None:
+    tree = tmp_path / "tree.csv"
+    tree.write_text(TAXONOMY.replace("cold/green", "cold/teal"), encoding="utf-8")
+    argv = ["--manifest", str(labelled), "--taxonomy", str(tree), "--tracking-uri", database]
+    assert train_head.main([*argv, "--backbone", "timm:regnety_002"]) == 3
+    assert "cold/green" in capsys.readouterr().err.splitlines()[-1]

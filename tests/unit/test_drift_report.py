@@ -1,0 +1,129 @@
+"""Two days side by side: what is counted, what moved most, and the page."""
+
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from jobs.drift_report import DISTRIBUTIONS, Day, compare_days, drift_page
+
+RED = ("assigned", None, "warm/red", "Warm > Red")
+BLUE = ("assigned", None, "cold/blue", "Cold > Blue")
+COLD = ("assigned", None, "cold", "Cold")
+REVIEW = ("needs_review", None, None, None)
+GONE = ("rejected", "not_found", None, None)
+
+
+def day(ds: str, *rows: tuple[Any, ...], version: str = "1") -> Day:
+    """Of rows with decision, reject reason, category, path, bin of the score and listings."""
+    counts: dict[str, Counter[Any]] = {name: Counter() for name in DISTRIBUTIONS}
+    paths = {}
+    for decision, reason, category, path, score, listings in rows:
+        top = path and path.split(" > ")[0]
+        for name, value in zip(
+            DISTRIBUTIONS, (category, top, decision, reason, score), strict=True
+        ):
+            if value is not None:
+                counts[name][value] += listings
+        paths[category] = path
+    return Day(ds, f"colours version {version}", "2026-01", counts, paths)
+
+
+@pytest.fixture(scope="module")
+def drift() -> dict[str, Any]:
+    before = day(
+        "2026-11-24",
+        (*RED, 19, 500),
+        (*RED, 18, 300),
+        (*COLD, 15, 100),
+        (*REVIEW, 4, 90),
+        (*GONE, None, 10),
+    )
+    after = day(
+        "2026-11-25",
+        (*RED, 19, 200),
+        (*BLUE, 16, 400),
+        (*COLD, 15, 50),
+        (*REVIEW, 4, 350),
+        version="2",
+    )
+    return compare_days(before, after)
+
+
+def test_days_are_named_and_counted(drift: dict[str, Any]) -> None:
+    assert drift["before"] == {
+        "ds": "2026-11-24",
+        "listings": 1000,
+        "model": "colours version 1",
+        "taxonomy_version": "2026-01",
+    }
+    assert (drift["after"]["listings"], drift["after"]["model"]) == (1000, "colours version 2")
+    assert drift["decisions"] == {
+        "assigned": {"before": 900, "after": 650},
+        "needs_review": {"before": 90, "after": 350},
+        "rejected": {"before": 10, "after": 0},
+    }
+
+
+def test_scores_are_counted_in_bins(drift: dict[str, Any]) -> None:
+    bins = drift["scores"]
+    assert len(bins["before"]) == len(bins["after"]) == 20
+    assert (sum(bins["before"]), sum(bins["after"])) == (990, 1000)
+    assert (bins["before"][4], bins["before"][19], bins["after"][16]) == (90, 500, 400)
+
+
+def test_every_distribution_is_measured(drift: dict[str, Any]) -> None:
+    measures = drift["measures"]
+    for name in ("category", "top_level", "decision", "score"):
+        assert measures[name]["psi"] > 0.2, name
+    # Cold categories are taken together at the top level, where less moved.
+    assert measures["top_level"]["psi"] < measures["category"]["psi"]
+    assert measures["score"]["ks"] > 0.2
+    assert measures["category"]["ks"] is None
+    # Nothing was rejected on the second day, so there are no reasons to compare.
+    assert measures["reject_reason"] is None
+
+
+def test_what_moved_most_comes_first(drift: dict[str, Any]) -> None:
+    moved = drift["moved_most"]
+    assert [row["category_id"] for row in moved] == ["cold/blue", "warm/red", "cold"]
+    assert (moved[0]["path"], moved[0]["before"], moved[0]["after"]) == ("Cold > Blue", 0, 400)
+    assert moved[1]["share_before"] == pytest.approx(800 / 900)
+    assert moved[1]["share_after"] == pytest.approx(200 / 650)
+
+
+def test_only_the_most_moved_are_listed() -> None:
+    categories = [("assigned", None, f"c{n:02d}", f"Top > {n}", n % 20) for n in range(40)]
+    before = day("2026-11-24", *((*category, 100) for category in categories))
+    after = day("2026-11-25", *((*c, 400 if c[2] == "c39" else 100) for c in categories))
+    moved = compare_days(before, after)["moved_most"]
+    assert len(moved) == 15
+    assert moved[0]["category_id"] == "c39"
+
+
+def test_days_that_hold_nothing() -> None:
+    full, none = day("2026-11-24", (*RED, 19, 500)), day("2026-11-25")
+    for days in ((full, none), (none, full), (none, none)):
+        drift = compare_days(*days)
+        assert set(drift["measures"].values()) == {None}
+        assert drift["moved_most"] == []
+        assert "one of the days has none" in drift_page(drift, 0.2)
+
+
+def test_page(drift: dict[str, Any]) -> None:
+    page = drift_page(drift, 0.2)
+    for part in ("2026-11-24", "2026-11-25", "Cold &gt; Blue", "35.0 %", "0 → 400", "<svg"):
+        assert part in page
+    assert page.count('class="beyond">') >= 5
+    assert "The model is another one" in page
+    assert "http" not in page.replace("http-equiv", "")
+    same = compare_days(day("2026-11-24", (*RED, 19, 500)), day("2026-11-25", (*RED, 19, 480)))
+    assert 'class="beyond"' not in drift_page(same, 0.2)
+
+
+def test_names_from_outside_are_escaped() -> None:
+    evil = ("assigned", None, "<script>alert(1)</script>", "<img src=x>", 10, 500)
+    page = drift_page(compare_days(day("2026-11-24", evil), day("2026-11-25", evil)), 0.2)
+    assert "&lt;script&gt;" in page
+    assert "<script" not in page
+    assert "<img" not in page
