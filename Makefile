@@ -31,7 +31,7 @@ option = case "$$$(2)" in \
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help setup demo test bench lint format package lock clean
+.PHONY: help setup demo airflow test bench lint format package lock clean
 
 help: ## list the targets
 	@echo "Usage: make TARGET"
@@ -48,7 +48,11 @@ demo: setup ## categorize sample listings, or yours (PHOTOS=folder LISTINGS=csv 
 	$(call option,--output,DEMO_OUTPUT); \
 	exec $(BIN)/python -m jobs.demo "$$@"
 
-test: setup ## run the tests (PYTEST_ARGS="-m 'not slow'")
+airflow: setup .venv-airflow/.stamp ## start Airflow with the DAGs and the demo's data (AIRFLOW_PORT=8080)
+	@$(CHECK) java
+	@exec $(BIN)/python scripts/airflow_standalone.py
+
+test: setup .venv-airflow/.stamp ## run the tests (PYTEST_ARGS="-m 'not slow'")
 	@$(CHECK) java
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
@@ -56,11 +60,12 @@ bench: setup ## measure the speed against its bounds, about ten minutes (BENCH_A
 	@$(CHECK) java
 	$(BIN)/python -m benchmarks.throughput $(BENCH_ARGS)
 
-lint: setup ## check style, types and layers
+lint: setup .venv-airflow/.stamp ## check style, types and layers
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/mypy scripts
+	$(BIN)/mypy --python-executable .venv-airflow/bin/python airflow_dags
 	$(BIN)/lint-imports
 
 format: setup ## format the code and fix what can be fixed
@@ -79,13 +84,14 @@ package: setup ## build the wheel and the zip for spark-submit --py-files into d
 # The pins in the files are kept where they still fit; LOCK_ARGS=--upgrade lifts them.
 lock: .uv/.stamp ## pin the dependencies again (LOCK_ARGS="--upgrade-package rich")
 	$(COMPILE) pyproject.toml --extra dev -o requirements/lock.txt $(LOCK_ARGS)
+	$(COMPILE) requirements/airflow.in -o requirements/airflow.txt $(LOCK_ARGS)
 	echo uv | $(COMPILE) - --no-annotate -o requirements/uv.txt $(LOCK_ARGS)
 
-clean: ## remove builds, caches and demo-output (keeps .venv, mlflow.db and mlruns)
-	rm -rf build dist seer_categories.egg-info demo-output
+clean: ## remove builds, caches, demo-output and airflow-home (keeps .venv, mlflow.db and mlruns)
+	rm -rf build dist seer_categories.egg-info demo-output airflow-home
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	rm -rf spark-warehouse metastore_db derby.log
-	find . \( -name .git -o -name .venv -o -name .uv \) -prune -o \
+	find . \( -name .git -o -name '.venv*' -o -name .uv \) -prune -o \
 		-type d -name __pycache__ -prune -exec rm -rf {} +
 
 # uv itself, by hash: one on the PATH is never used.
@@ -97,13 +103,22 @@ clean: ## remove builds, caches and demo-output (keeps .venv, mlflow.db and mlru
 		--require-hashes -r requirements/uv.txt
 	@touch $@
 
-# The interpreter is named by its own path, since PYTHON may be a pyenv shim. What builds pyspark,
-# which comes as source, is held to the lock as well.
+# $(call install,ENVIRONMENT,LOCK): the interpreter is named by its own path, since PYTHON may be a
+# pyenv shim. What builds pyspark, which comes as source, is held to the lock as well.
+install = { $(1)/bin/python -c "" 2>/dev/null || $(UV) venv --quiet --clear $(1) \
+		--python "$$("$(PYTHON)" -c 'import sys; print(sys.executable)')"; } && \
+	$(UV) pip sync --python $(1)/bin/python --require-hashes \
+		--build-constraints requirements/lock.txt $(2)
+
 .venv/.stamp: requirements/lock.txt | .uv/.stamp
 	@$(CHECK)
 	@echo "Installing requirements/lock.txt into .venv"
-	@$(BIN)/python -c "" 2>/dev/null || $(UV) venv --quiet --clear .venv \
-		--python "$$("$(PYTHON)" -c 'import sys; print(sys.executable)')"
-	@$(UV) pip sync --python $(BIN)/python --require-hashes \
-		--build-constraints requirements/lock.txt requirements/lock.txt
+	@$(call install,.venv,requirements/lock.txt)
+	@touch $@
+
+# Airflow's Spark provider brings a pyspark of its own, which would overwrite the one in .venv.
+.venv-airflow/.stamp: requirements/airflow.txt | .uv/.stamp
+	@$(CHECK)
+	@echo "Installing requirements/airflow.txt into .venv-airflow"
+	@$(call install,.venv-airflow,requirements/airflow.txt)
 	@touch $@

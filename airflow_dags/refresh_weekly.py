@@ -1,0 +1,75 @@
+"""Train a challenger on the labelled listings, and make it the champion if it passes the gates.
+
+`train_head` registers a new version, `evaluate_challenger` measures it beside the champion on
+listings that neither was trained on, and `promote_challenger` moves `@champion`, which the next
+daily run uses, and emits the asset `listing_categorizer_champion`.
+
+**If a gate refuses it,** the task `promote_challenger` is skipped: its log and its XCom `refusal`
+say why, the champion stays, and the daily runs go on with it. Back to the last champion:
+`python -m jobs.promote_challenger --model-name listing-categorizer --rollback`.
+
+**The first model** has no champion to be compared with: train and promote it by hand.
+"""
+
+from datetime import timedelta
+
+from airflow.sdk import DAG, CronTriggerTimetable
+
+from seer_airflow import settings
+from seer_airflow.operators import SubmitJob
+from seer_airflow.settings import param
+
+VERSION = "{{ ti.xcom_pull(task_ids='train_head')['version'] }}"
+
+with DAG(
+    "refresh_weekly",
+    schedule=CronTriggerTimetable(settings.WEEKLY_CRON, timezone="UTC"),
+    catchup=False,
+    max_active_runs=1,
+    dagrun_timeout=timedelta(days=3),
+    default_args=settings.TASKS,
+    params=settings.WEEKLY_PARAMS,
+    description="Train a challenger, compare it with the champion, promote it or say why not",
+    doc_md=__doc__,
+    tags=["seer"],
+) as dag:
+    shared = {"--embeddings": param("embeddings"), "--tracking-uri": param("tracking_uri")}
+    (
+        SubmitJob(
+            job="train_head",
+            flags={
+                "--manifest": param("labelled"),
+                "--taxonomy": param("taxonomy"),
+                "--backbone": param("backbone"),
+                "--registered-name": param("name"),
+                **shared,
+            },
+            execution_timeout=timedelta(hours=24),
+            doc_md="Embed, train, calibrate, register. Its figures are under *XCom*.",
+        )
+        >> SubmitJob(
+            job="evaluate_challenger",
+            flags={
+                "--manifest": param("labelled"),
+                "--splits": param("splits"),
+                "--challenger": f"models:/{param('name')}/{VERSION}",
+                "--champion": f"models:/{param('name')}@champion",
+                **shared,
+            },
+            execution_timeout=timedelta(hours=6),
+            doc_md="Measure the new version and the champion on the same listings.",
+        )
+        >> SubmitJob(
+            job="promote_challenger",
+            flags={
+                "--model-name": param("name"),
+                "--version": VERSION,
+                "--gates": param("gates"),
+                "--tracking-uri": param("tracking_uri"),
+            },
+            skip_if_refused=True,
+            outlets=[settings.CHAMPION],
+            execution_timeout=timedelta(minutes=30),
+            doc_md="Move `@champion` if the gates pass; else skipped, with the reasons.",
+        )
+    )

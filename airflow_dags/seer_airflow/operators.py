@@ -1,0 +1,121 @@
+"""Submitting a job with spark-submit, and what its exit code means for the task."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, NoReturn
+
+from airflow.providers.apache.spark.hooks.spark_submit import SparkSubmitHook
+from airflow.providers.apache.spark.operators.spark_submit import SparkSubmitOperator
+from airflow.sdk import Context
+from airflow.sdk.exceptions import AirflowException, AirflowFailException, AirflowSkipException
+
+from seer_airflow import settings
+
+_WRONG_SETTINGS, _BAD_DATA, _REFUSED = 2, 3, 4
+_REPORT = "/{{ dag.dag_id }}/{{ run_id }}/{{ ti.task_id }}.{{ ti.try_number }}.json"
+_GRACE_SECONDS = 3
+"""Airflow kills a task 5 s after it has asked it to end."""
+
+
+class SubmitJob(SparkSubmitOperator):
+    """Submit one of the jobs. The plain values of its report become the task's result.
+
+    They are also the extra of the events of the task's assets. The job's exit code decides what
+    follows: 2 (settings) and 3 (data) fail the task at once, as a retry would end likewise; 4
+    (refused by a gate) does too, or skips it with the reasons in the log and as XCom `refusal`. All
+    else, 5 (another run holds the partition) and a job that was killed among it, is tried again.
+    Spark hands a job's exit code on in client mode only.
+
+    Args:
+        job: Name of the job's module, and of the task.
+        flags: Its flags, without `--report`; one whose template renders to nothing is left out.
+        skip_if_refused: Whether exit code 4 skips the task.
+        kwargs: What `SparkSubmitOperator` takes.
+    """
+
+    template_fields = (*SparkSubmitOperator.template_fields, "flags")
+
+    def __init__(
+        self, *, job: str, flags: Mapping[str, str], skip_if_refused: bool = False, **kwargs: Any
+    ) -> None:
+        super().__init__(
+            application=f"{settings.JOBS}/{job}.py",
+            name=job,
+            conn_id=settings.SPARK_CONNECTION,
+            py_files=settings.PY_FILES,
+            **{"task_id": job} | kwargs,
+        )
+        self.flags = {**flags, "--report": settings.REPORTS + _REPORT}
+        self.skip_if_refused = skip_if_refused
+
+    def execute(self, context: Context) -> dict[str, Any]:  # type: ignore[override]
+        """Submit, wait, and read the report."""
+        self.application_args = [part for flag in self.flags.items() if flag[1] for part in flag]
+        # Airflow resets it, so that Ctrl-C would end the task alone.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            super().execute(context)
+        except AirflowException as error:
+            self._conclude(error, context)
+        except KeyboardInterrupt:
+            self.on_kill()
+            raise
+        figures = {
+            name: value
+            for name, value in self._read_report().items()
+            if not isinstance(value, dict | list)
+        }
+        for asset in self.outlets:
+            context["outlet_events"][asset].extra = figures
+        return figures
+
+    def on_kill(self) -> None:
+        """End all of spark-submit: a JVM, whose child is the job, which would outlive it."""
+        process = self._hook._submit_sp if self._hook else None
+        if process is not None:
+            _signal_group(process, signal.SIGTERM)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_GRACE_SECONDS)
+        super().on_kill()
+        if process is not None:
+            _signal_group(process, signal.SIGKILL)
+
+    def _get_hook(self) -> SparkSubmitHook:
+        hook = super()._get_hook()
+        # The task's own input is how Airflow sees whether the task lives.
+        apart = partial(hook.submit, start_new_session=True, stdin=subprocess.DEVNULL)
+        hook.submit = apart  # type: ignore[method-assign]
+        return hook
+
+    def _conclude(self, error: AirflowException, context: Context) -> NoReturn:
+        found = re.search(r"Error code is: (\d+)", str(error))
+        code = int(found[1]) if found else None
+        said = [line for line in str(error).splitlines() if ": error: " in line]
+        message = f"exit code {code}: {said[-1] if said else 'see the lines above'}"
+        if code == _REFUSED and self.skip_if_refused:
+            gates = [gate for gate in self._read_report().get("gates", []) if not gate["passed"]]
+            reasons = "; ".join(
+                f"{gate['gate']}: {gate['measured']}, demanded: {gate['limit']}" for gate in gates
+            )
+            reasons = reasons or message
+            context["ti"].xcom_push("refusal", reasons)
+            raise AirflowSkipException(reasons) from error
+        if code in (_WRONG_SETTINGS, _BAD_DATA, _REFUSED):
+            raise AirflowFailException(message) from error
+        raise error
+
+    def _read_report(self) -> dict[str, Any]:
+        path = Path(self.flags["--report"])
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _signal_group(process: "subprocess.Popen[str]", number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, number)

@@ -1,0 +1,92 @@
+"""Settings: environment variables of a deployment, most of them changeable for one run in the UI.
+
+Every name below is an environment variable with SEER_AIRFLOW_ before it. (The jobs themselves read
+variables that begin with SEER_, but none of these.)
+"""
+
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from airflow.sdk import Asset, Param
+
+_CHECKOUT = Path(__file__).parents[2]
+
+
+def _setting(name: str, default: object) -> str:
+    return os.environ.get(f"SEER_AIRFLOW_{name}") or str(default)
+
+
+JOBS = _setting("JOBS", _CHECKOUT / "jobs")
+"""Folder of the jobs, where Airflow's tasks run."""
+PY_FILES = _setting("PY_FILES", _CHECKOUT / "dist" / "seer-categories.zip")
+"""What `make package` makes, there too."""
+REPORTS = _setting("REPORTS", "/data/reports")
+"""Folder for the jobs' reports, there too."""
+SPARK_CONNECTION = _setting("SPARK_CONNECTION", "spark_default")
+DAILY_CRON = _setting("DAILY_CRON", "0 2 * * *")
+WEEKLY_CRON = _setting("WEEKLY_CRON", "0 4 * * 0")
+POKE_INTERVAL = float(_setting("POKE_SECONDS", 300))
+"""Seconds after which a run looks again whether its partition is there."""
+
+TASKS: dict[str, Any] = {
+    "retries": 6,
+    "retry_delay": timedelta(seconds=float(_setting("RETRY_SECONDS", 300))),
+    "retry_exponential_backoff": 2.0,
+    "max_retry_delay": timedelta(hours=1),
+}
+"""Of every task. With 300 s, its seven tries are spread over more than three hours."""
+
+MANIFEST = Asset("listing_manifest")
+CATEGORIES = Asset("listing_categories")
+CHAMPION = Asset("listing_categorizer_champion")
+
+
+def _param(name: str, default: str | None, description: str, empty: str | None = None) -> Param:
+    """A text, which may be left empty if it is said what that means."""
+    value = os.environ.get(f"SEER_AIRFLOW_{name.upper()}") or default
+    if empty is None:
+        return Param(value, type="string", title=name, description=description)
+    description = f"{description} Empty: {empty}."
+    return Param(value, type=["null", "string"], title=name, description=description)
+
+
+def param(name: str) -> str:
+    """The template of a parameter's value, or of nothing where it has none."""
+    return f"{{{{ params.{name} or '' }}}}"
+
+
+_SHARED = {
+    "embeddings": _param(
+        "embeddings", "/data/embeddings", "Store that spares photos a second embedding.", "none"
+    ),
+    "tracking_uri": _param(
+        "tracking_uri", None, "MLflow.", "MLFLOW_TRACKING_URI where the driver runs"
+    ),
+}
+DAILY_PARAMS = {
+    "ds": Param(
+        None,
+        type=["null", "string"],
+        format="date",
+        title="ds",
+        description="Partition to categorize. Empty: the one that the manifest's event names, "
+        "else the run's date (UTC).",
+    ),
+    "manifest": _param("manifest", "/data/manifest", "Manifest: a row a photo, by ds."),
+    "output": _param("output", "/data/categories", "Where the categories are published, by ds."),
+    "model": _param(
+        "model", "models:/listing-categorizer@champion", "models:/…, runs:/… or a bundle's folder."
+    ),
+    **_SHARED,
+}
+WEEKLY_PARAMS = {
+    "labelled": _param("labelled", "/data/labelled", "Manifest with labels and splits."),
+    "splits": _param("splits", "test", "Splits to evaluate on, separated by commas."),
+    "taxonomy": _param("taxonomy", "/data/taxonomy.csv", "Taxonomy of the labels."),
+    "backbone": _param("backbone", None, "What to train on.", "the default of train_head"),
+    "name": _param("name", "listing-categorizer", "Name of the model in the registry."),
+    "gates": _param("gates", None, "File of the gates.", "that of promote_challenger"),
+    **_SHARED,
+}

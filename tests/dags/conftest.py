@@ -1,0 +1,117 @@
+"""An Airflow that submits to a local Spark, with listings of several days and a champion."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pyspark
+import pytest
+
+from seer_model.bundle import load_bundle, save_bundle
+from seer_model.head import LinearHead
+from tests.dags.airflow_instance import BIN, ROOT, Airflow
+from tests.dags.marketplace import Marketplace
+from tests.spark.conftest import bundle_folder, draw_photo, write_manifest
+from tests.spark.standalone_cluster import clean_environment
+
+__all__ = ["bundle_folder", "draw_photo", "write_manifest"]
+
+# What makes short jobs short.
+SPARK_DEFAULTS = """\
+spark.driver.memory 1g
+spark.driver.extraJavaOptions -XX:TieredStopAtLevel=1 -XX:+UseSerialGC
+spark.driver.host 127.0.0.1
+spark.driver.bindAddress 127.0.0.1
+spark.log.level WARN
+spark.sql.shuffle.partitions 2
+spark.ui.enabled false
+"""
+GATES = ROOT / "jobs" / "promotion_gates.toml"
+
+
+@pytest.fixture(scope="session")
+def marketplace(
+    tmp_path_factory: pytest.TempPathFactory,
+    write_manifest: Callable[..., Path],
+    draw_photo: Callable[..., bytes],
+    bundle_folder: Path,
+) -> Marketplace:
+    market = Marketplace(tmp_path_factory.mktemp("marketplace"), write_manifest, draw_photo)
+    for days in (0, 1):  # It may be past midnight before the last test.
+        market.add_day((datetime.now(UTC) + timedelta(days=days)).date().isoformat())
+    market.add_labelled()
+    bundle = load_bundle(bundle_folder)
+    blind = LinearHead(bundle.head.weight * 0, bundle.head.bias * 0)
+    save_bundle(replace(bundle, head=blind), market.folder / "blind")
+    market.add_champion(market.folder / "blind")
+    market.gates.write_text(GATES.read_text(encoding="utf-8"), encoding="utf-8")
+    return market
+
+
+@pytest.fixture(scope="session")
+def airflow(marketplace: Marketplace) -> Iterator[Airflow]:
+    if not (BIN / "airflow").exists():
+        pytest.fail("there is no Airflow: run `make .venv-airflow/.stamp`, as `make test` does")
+    folder = marketplace.folder
+    package = folder / "seer-categories.zip"
+    script = ROOT / "scripts" / "package_zip.py"
+    subprocess.run([sys.executable, script, "--root", ROOT, "--output", package], check=True)
+    (folder / "spark-conf").mkdir()
+    (folder / "spark-conf" / "spark-defaults.conf").write_text(SPARK_DEFAULTS, encoding="utf-8")
+    (folder / "airflow").mkdir()
+    settings = {
+        "PY_FILES": package,
+        "REPORTS": folder / "reports",
+        "POKE_SECONDS": 1,
+        "RETRY_SECONDS": 3,
+        "MANIFEST": folder / "manifest",
+        "OUTPUT": folder / "categories",
+        "EMBEDDINGS": folder / "embeddings",
+        "LABELLED": folder / "labelled",
+        "TAXONOMY": folder / "taxonomy.csv",
+        "BACKBONE": "timm:regnety_002",
+        "GATES": marketplace.gates,
+        "TRACKING_URI": marketplace.tracking_uri,
+    }
+    spark = Path(pyspark.__file__).parent / "bin"
+    environment = clean_environment()
+    # Else every process would compile its imports anew.
+    del environment["PYTHONDONTWRITEBYTECODE"]
+    environment |= {
+        "PATH": f"{BIN}{os.pathsep}{spark}{os.pathsep}{os.environ['PATH']}",
+        "SPARK_CONF_DIR": str(folder / "spark-conf"),
+        "AIRFLOW_CONN_SPARK_DEFAULT": json.dumps({"conn_type": "spark", "host": "local[1]"}),
+        "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+        **{f"SEER_AIRFLOW_{name}": str(value) for name, value in settings.items()},
+    }
+    soon = datetime.now(UTC) + timedelta(minutes=2)
+    cron = f"{soon.minute} {soon.hour} * * *"
+    with Airflow(folder / "airflow", environment).running(SEER_AIRFLOW_DAILY_CRON=cron) as airflow:
+        yield airflow
+
+
+@pytest.fixture(scope="session")
+def refresh(airflow: Airflow) -> str:
+    """A refresh, which runs beside the daily runs."""
+    return airflow.trigger("refresh_weekly")
+
+
+@pytest.fixture(scope="session")
+def backfill(airflow: Airflow, marketplace: Marketplace) -> dict[str, str]:
+    """The runs of three days, which run beside the others, one after the other."""
+    days = [f"2026-11-0{day}" for day in (1, 2, 3)]
+    for ds in days:
+        marketplace.add_day(ds)
+    order = {
+        "dag_id": "categorize_daily",
+        "from_date": f"{days[0]}T00:00:00Z",
+        "to_date": f"{days[-1]}T23:59:59Z",
+        "max_active_runs": 1,
+    }
+    airflow.call("POST", "backfills", order)
+    return dict(zip(days, airflow.runs("categorize_daily", "backfill"), strict=True))

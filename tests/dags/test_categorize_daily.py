@@ -1,0 +1,131 @@
+"""Daily runs in a real Airflow, however they begin, and whatever is killed in the middle."""
+
+import os
+import signal
+from datetime import UTC, date, datetime, timedelta
+
+import pyarrow as pa
+import pytest
+
+from tests.dags.airflow_instance import Airflow, processes, wait_for
+from tests.dags.marketplace import COLOURS, Marketplace
+
+pytestmark = [pytest.mark.airflow, pytest.mark.spark, pytest.mark.slow]
+
+DAILY = "categorize_daily"
+CATEGORIZE = "categorize_listings"
+DONE = dict.fromkeys(("wait_for_manifest", CATEGORIZE, "check_categories"), "success")
+
+
+def job_of(run: str) -> tuple[int, int, int]:
+    """Of a run's main job, once it works: the task's process, the JVM, and the job itself."""
+
+    def look() -> tuple[int, int, int] | None:
+        parents = processes(f"/{run}/{CATEGORIZE}.", "--report")
+        found = [(job, jvm) for job, jvm in parents.items() if jvm in parents]
+        return (parents[found[0][1]], found[0][1], found[0][0]) if found else None
+
+    return wait_for(f"the job of {run}", look)
+
+
+@pytest.mark.usefixtures("refresh", "backfill")
+def test_manual_run_waits_for_its_partition_and_a_killed_job_is_done_again(
+    airflow: Airflow, marketplace: Marketplace
+) -> None:
+    ds = "2026-11-10"
+    run = airflow.trigger(DAILY, ds=ds)
+    sensor = "wait_for_manifest"
+    wait_for(
+        "the sensor to wait",
+        lambda: airflow.task(DAILY, run, sensor)["state"] == "up_for_reschedule",
+    )
+    marketplace.add_day(ds)
+    wait_for("the partition to be held", lambda: marketplace.lock_holder(ds))
+    _, jvm, job = job_of(run)
+    assert marketplace.lock_holder(ds) == job
+    os.kill(jvm, signal.SIGKILL)
+
+    assert airflow.finish(DAILY, run) == DONE
+    assert airflow.task(DAILY, run, CATEGORIZE)["try_number"] > 1
+    finished = [each for each, status in marketplace.tracked(ds).items() if status == "FINISHED"]
+    assert finished == [marketplace.published(ds)]
+    folder = marketplace.folder / "categories" / "_runs" / f"ds={ds}"
+    assert [path.name for path in folder.iterdir()] == finished
+
+
+def test_scheduled_run(airflow: Airflow, marketplace: Marketplace) -> None:
+    (run,) = wait_for("a scheduled run", lambda: airflow.runs(DAILY, "scheduled"))
+    assert airflow.finish(DAILY, run) == DONE
+    ds = airflow.result(DAILY, run, "wait_for_manifest")
+    assert run.startswith(f"scheduled__{ds}T")
+    published = marketplace.published(ds)
+    (event,) = [e for e in airflow.events("listing_categories") if e["source_run_id"] == run]
+    assert event["extra"]["ds"] == ds
+    assert event["extra"]["run_id"] == published
+    assert event["extra"]["model_version"] == "1"
+    assert event["extra"]["listings"] == len(COLOURS) + 1
+    assert event["extra"]["rejected"] == 1
+
+
+def test_asset_triggered_run_is_retried_while_its_first_job_still_runs(
+    airflow: Airflow, marketplace: Marketplace
+) -> None:
+    ds = "2026-11-12"
+    marketplace.add_day(ds)
+    event = {"asset_id": airflow.asset("listing_manifest"), "extra": {"ds": ds}}
+    airflow.call("POST", "assets/events", event)
+    (run,) = wait_for("an asset-triggered run", lambda: airflow.runs(DAILY, "asset_triggered"))
+    wait_for("the partition to be held", lambda: marketplace.lock_holder(ds))
+    task, _, job = job_of(run)
+    os.kill(job, signal.SIGSTOP)
+    try:
+        os.kill(task, signal.SIGKILL)
+        wait_for(
+            "a try that finds the partition held",
+            lambda: f"ds={ds} is held by run" in airflow.log(DAILY, run, CATEGORIZE, 2),
+        )
+    finally:
+        os.kill(job, signal.SIGCONT)
+
+    assert airflow.finish(DAILY, run) == DONE
+    first, *_ = marketplace.tracked(ds).items()
+    wait_for("the first job to end", lambda: job not in processes(run))
+    tracked = marketplace.tracked(ds)
+    finished = [each for each, status in tracked.items() if status == "FINISHED"]
+    assert tracked[first[0]] == "FINISHED", "what Airflow lost sight of went on to its end"
+    assert marketplace.published(ds) == finished[-1]
+
+
+def test_backfill_of_three_days(
+    airflow: Airflow, marketplace: Marketplace, backfill: dict[str, str]
+) -> None:
+    for ds, run in backfill.items():
+        assert airflow.finish(DAILY, run) == DONE
+        assert airflow.result(DAILY, run, "wait_for_manifest") == ds
+        assert list(marketplace.tracked(ds)) == [marketplace.published(ds)]
+
+
+def test_run_that_is_marked_as_failed_leaves_no_process(
+    airflow: Airflow, marketplace: Marketplace
+) -> None:
+    run = airflow.trigger(DAILY)
+    *_, job = job_of(run)
+    os.kill(job, signal.SIGSTOP)  # It does not see that the JVM is gone, and hears no SIGTERM.
+    today = airflow.result(DAILY, run, "wait_for_manifest")
+    assert abs(date.fromisoformat(today) - datetime.now(UTC).date()) <= timedelta(days=1)
+    airflow.call("PATCH", f"dags/{DAILY}/dagRuns/{run}", {"state": "failed"})
+    wait_for("all of spark-submit to end", lambda: not processes(run))
+
+
+def test_manifest_that_breaks_the_contract_fails_at_once(
+    airflow: Airflow, marketplace: Marketplace
+) -> None:
+    ds = "2026-11-13"
+    marketplace.add_day(ds, pa.schema([("listing_id", pa.string()), ("image_uri", pa.string())]))
+    run = airflow.trigger(DAILY, ds=ds)
+    states = airflow.finish(DAILY, run, "failed")
+    assert states == DONE | {CATEGORIZE: "failed", "check_categories": "upstream_failed"}
+    assert airflow.task(DAILY, run, CATEGORIZE)["try_number"] == 1
+    log = airflow.log(DAILY, run, CATEGORIZE, 1)
+    assert "exit code 3: categorize_listings.py: error: " in log
+    assert "column image_index is missing" in log
