@@ -100,6 +100,10 @@ def _register(
     with warnings.catch_warnings(), tempfile.TemporaryDirectory(prefix="seer-") as scratch:
         # The signature is given; MLflow also hints at type hints, which its models-from-code lack.
         warnings.simplefilter("ignore")
+        if packages.is_file():
+            # The zip that spark-submit was given.
+            shutil.unpack_archive(packages, Path(scratch) / "zip", "zip")
+            packages = Path(scratch) / "zip"
         copies = [Path(scratch) / package for package in ("seer_model", "schemas")]
         for copy in copies:
             # The zoo's weights have no business in the model of another backbone.
@@ -109,7 +113,7 @@ def _register(
         card_file.write_text(card, encoding="utf-8")
         model = mlflow.pyfunc.log_model(
             name=kind,
-            python_model=str(Path(__file__).with_name(code)),
+            python_model=str(packages / "seer_model" / code),
             artifacts={kind: str(folder), "card": str(card_file)},
             code_paths=[str(copy) for copy in copies],
             pip_requirements=requirements(),

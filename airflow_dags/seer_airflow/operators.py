@@ -46,11 +46,12 @@ class SubmitJob(SparkSubmitOperator):
         self, *, job: str, flags: Mapping[str, str], skip_if_refused: bool = False, **kwargs: Any
     ) -> None:
         super().__init__(
+            task_id=job,
             application=f"{settings.JOBS}/{job}.py",
             name=job,
             conn_id=settings.SPARK_CONNECTION,
             py_files=settings.PY_FILES,
-            **{"task_id": job} | kwargs,
+            **kwargs,
         )
         self.flags = {**flags, "--report": settings.REPORTS + _REPORT}
         self.skip_if_refused = skip_if_refused
@@ -67,6 +68,7 @@ class SubmitJob(SparkSubmitOperator):
         except KeyboardInterrupt:
             self.on_kill()
             raise
+        # What is nested may be long, and is in the report.
         figures = {
             name: value
             for name, value in self._read_report().items()

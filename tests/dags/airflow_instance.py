@@ -18,7 +18,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 BIN = ROOT / ".venv-airflow" / "bin"
-TIMEOUT_S = 240
+TIMEOUT_S = 300
 """Of what one waits for: a few times what it takes on two free cores."""
 
 T = TypeVar("T")
