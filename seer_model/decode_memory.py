@@ -35,7 +35,8 @@ _BYTES_OF_FORMAT = {  # Besides those of the mode: what the decoder keeps.
     "TIFF": 8,  # A strip, or a tile (which may be larger than the image), at 16 bits a sample.
 }
 _WEBP_BYTES = 20  # 12 as of RGBA, the canvas of an animation, and the one before.
-_METADATA_COPIES = 4  # Times all bytes, as Pillow makes them where all of a file is EXIF.
+_METADATA_COPIES = 2  # Times all bytes, were all of a file comments.
+_EXIF_COPIES = 3  # Besides those.
 _WEBP_METADATA_COPIES = 7  # The library lists the chunks, which may have 8 bytes each.
 _FIXED_BYTES = 4 << 20  # Rows and tables of a decoder, and the square that `prepare_photo` makes.
 
@@ -103,6 +104,7 @@ def memory_to_decode(
     return (
         _FIXED_BYTES
         + _METADATA_COPIES * len(data)
+        + _EXIF_COPIES * len(image.info.get("exif") or b"")
         + pixels * _BYTES_OF_MODE.get(image.mode, of_mode)
         + buffered * _BYTES_OF_FORMAT.get(image.format or "", 0)
         + _coefficient_bytes(image, full, scans)

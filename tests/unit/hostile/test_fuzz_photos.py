@@ -1,0 +1,60 @@
+"""Whatever is done to a photo, it decodes or is rejected, silently and soon.
+
+`make soak` tries a thousand times as many; if a decoder dies there, the photo that did it is the
+file `last` in pytest's temporary folder.
+"""
+
+from pathlib import Path
+from time import thread_time
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from seer_model.photos import PhotoRejected, decode_photo
+from tests.unit.encoded_photos import FULL, LIMITS, SAMPLES
+from tests.unit.hostile.mutations import SOAKING, examples, mutate
+from tests.unit.hostile.odd_photos import ODD_PHOTOS
+
+LARGEST = 20_000
+
+
+def small_photos() -> dict[str, bytes]:
+    odd = {kind: odd.build() for kind, odd in ODD_PHOTOS.items() if "frames" not in kind}
+    return {kind: data for kind, data in (SAMPLES | odd).items() if len(data) <= LARGEST}
+
+
+PHOTOS = small_photos()
+
+
+@pytest.fixture(scope="module")
+def last(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("fuzz") / "last"
+
+
+def decodes_or_is_rejected(data: bytes, last: Path) -> None:
+    if SOAKING:
+        last.write_bytes(data)
+    before = thread_time()
+    for short_side in (FULL, 32):
+        try:
+            image = decode_photo(data, short_side, LIMITS)
+        except PhotoRejected:
+            continue
+        assert image.mode == "RGB"
+        assert min(image.size) > 0
+    assert thread_time() - before < 10
+
+
+@given(st.sampled_from(sorted(PHOTOS)), st.integers(0, 2**32))
+@settings(max_examples=examples(800, 150_000), derandomize=not SOAKING)
+def test_fuzz_mutated_photos(last: Path, kind: str, seed: int) -> None:
+    decodes_or_is_rejected(mutate(PHOTOS[kind], list(PHOTOS.values()), seed), last)
+
+
+@given(st.binary(max_size=400), st.sampled_from([b"", *(data[:16] for data in PHOTOS.values())]))
+@settings(max_examples=examples(200, 50_000), derandomize=not SOAKING)
+@example(b"", b"RIFF\0\0\0\0WEBPVP8X")
+@example(b"", b"BM")
+def test_fuzz_bytes_after_a_signature(last: Path, data: bytes, prefix: bytes) -> None:
+    decodes_or_is_rejected(prefix + data, last)
