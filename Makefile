@@ -31,7 +31,7 @@ option = case "$$$(2)" in \
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help setup demo airflow test bench lint format package lock clean
+.PHONY: help setup demo airflow test soak bench lint format package lock clean
 
 help: ## list the targets
 	@echo "Usage: make TARGET"
@@ -55,6 +55,9 @@ airflow: setup .venv-airflow/.stamp ## start Airflow with the DAGs and the demo'
 test: setup .venv-airflow/.stamp ## run the tests (PYTEST_ARGS="-m 'not slow'")
 	@$(CHECK) java
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+soak: setup ## fuzz the readers of photos, models and taxonomies, about twenty minutes
+	SEER_SOAK=1 $(BIN)/python -m pytest tests/unit/hostile -k fuzz
 
 bench: setup ## measure the speed against its bounds, about ten minutes (BENCH_ARGS=--quick)
 	@$(CHECK) java

@@ -31,6 +31,11 @@ class PhotoSettings(JobSettings):
     )
     max_photo_bytes: int = Field(_DEFAULTS.max_bytes, gt=0, description="of a file, at most")
     max_photo_pixels: int = Field(_DEFAULTS.max_pixels, gt=0, description="width times height")
+    max_photo_passes: int = Field(
+        _DEFAULTS.max_passes,
+        gt=0,
+        description="over max_photo_pixels, at most: what bounds the time of decoding",
+    )
     max_photo_seconds: float = Field(
         _DEFAULTS.max_seconds, gt=0, description="to read a remote photo, all tries together"
     )
@@ -40,6 +45,7 @@ class PhotoSettings(JobSettings):
         return PhotoLimits(
             max_bytes=self.max_photo_bytes,
             max_pixels=self.max_photo_pixels,
+            max_passes=self.max_photo_passes,
             max_seconds=self.max_photo_seconds,
             access=PhotoAccess(
                 roots=tuple(str(root) for root in self.photo_roots),

@@ -73,7 +73,7 @@ def test_what_is_no_file_is_refused_and_never_waited_for(tmp_path: Path) -> None
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder.jpg").mkdir()
     places = {"pipe": tmp_path / "pipe", "folder": tmp_path / "folder.jpg"}
-    for device in ("/dev/zero", "/dev/random", "/dev/tty", "/dev/full"):
+    for device in ("/dev/zero", "/dev/random", "/dev/tty", "/dev/stdin"):
         places[device] = Path(device)
     for name, place in list(places.items()):
         link = tmp_path / f"link-{name.replace('/', '-')}"
