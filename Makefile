@@ -31,7 +31,7 @@ option = case "$$$(2)" in \
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help setup demo airflow test soak bench lint format package lock clean
+.PHONY: help setup demo airflow test soak bench lint audit format package lock clean
 
 help: ## list the targets
 	@echo "Usage: make TARGET"
@@ -71,6 +71,9 @@ lint: setup .venv-airflow/.stamp ## check style, types and layers
 	$(BIN)/mypy --python-executable .venv-airflow/bin/python airflow_dags
 	$(BIN)/lint-imports
 
+audit: setup .venv-airflow/.stamp .venv-audit/.stamp ## check the locks' packages: vulnerabilities, licences
+	@$(BIN)/python scripts/audit.py
+
 format: setup ## format the code and fix what can be fixed
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
@@ -88,6 +91,7 @@ package: setup ## build the wheel and the zip for spark-submit --py-files into d
 lock: .uv/.stamp ## pin the dependencies again (LOCK_ARGS="--upgrade-package rich")
 	$(COMPILE) pyproject.toml --extra dev -o requirements/lock.txt $(LOCK_ARGS)
 	$(COMPILE) requirements/airflow.in -o requirements/airflow.txt $(LOCK_ARGS)
+	$(COMPILE) requirements/audit.in -o requirements/audit.txt $(LOCK_ARGS)
 	echo uv | $(COMPILE) - --no-annotate -o requirements/uv.txt $(LOCK_ARGS)
 
 clean: ## remove builds, caches, demo-output and airflow-home (keeps .venv, mlflow.db and mlruns)
@@ -124,4 +128,10 @@ install = { $(1)/bin/python -c "" 2>/dev/null || $(UV) venv --quiet --clear $(1)
 	@$(CHECK)
 	@echo "Installing requirements/airflow.txt into .venv-airflow"
 	@$(call install,.venv-airflow,requirements/airflow.txt)
+	@touch $@
+
+.venv-audit/.stamp: requirements/audit.txt | .uv/.stamp
+	@$(CHECK)
+	@echo "Installing requirements/audit.txt into .venv-audit"
+	@$(call install,.venv-audit,requirements/audit.txt)
 	@touch $@

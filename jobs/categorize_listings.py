@@ -18,8 +18,8 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F  # noqa: N812
 
 from jobs.drift_report import drift_figures
-from jobs.embedding import embed_photos
-from jobs.embedding_store import hold_store
+from jobs.embedding import EmbeddedPhotos, embed_photos
+from jobs.embedding_store import despite_damage, hold_store
 from jobs.manifest import describe_data, read_photos
 from jobs.photo_settings import PhotoSettings
 from jobs.progress import show_progress
@@ -80,17 +80,23 @@ def categorize(settings: CategorizeListings) -> None:
                 registry.link_model(model.name, model.version)
             started = perf_counter()
             shipped = ship_model(spark, model.folder, model.bundle.digest)
-            embedded = embed_photos(
-                photos.where(F.col("listing_id").isNotNull()),
-                shipped,
-                model.bundle.backbone.digest,
-                settings.embeddings,
-                partition.work,
-                settings.photo_limits(),
-            )
-            rows = _with_origin(score_photos(embedded.photos, shipped), model, run_id)
-            with show_progress(spark, "scoring listings"):
-                rows.write.parquet(local_uri(partition.staged))
+            backbone, store = model.bundle.backbone.digest, settings.embeddings
+
+            def stage() -> EmbeddedPhotos:
+                embedded = embed_photos(
+                    photos.where(F.col("listing_id").isNotNull()),
+                    shipped,
+                    backbone,
+                    store,
+                    partition.work,
+                    settings.photo_limits(),
+                )
+                rows = _with_origin(score_photos(embedded.photos, shipped), model, run_id)
+                with show_progress(spark, "scoring listings"):
+                    rows.write.mode("overwrite").parquet(local_uri(partition.staged))
+                return embedded
+
+            embedded, damaged = despite_damage(spark, store, backbone, stage)
             staged = spark.read.parquet(local_uri(partition.staged))
             counts = _check_counts(photos, staged)
             seconds = perf_counter() - started
@@ -106,6 +112,7 @@ def categorize(settings: CategorizeListings) -> None:
             **_rates(counts),
             "photos_embedded": embedded.embedded,
             "devices": embedded.devices,
+            "store_files_damaged": damaged,
             "seconds": round(seconds, 1),
             "photos_per_second": round(rate, 1),
             "published": str(partition.link),

@@ -17,7 +17,7 @@ from pyspark.sql.pandas.types import from_arrow_schema
 from jobs.embedding_store import append_to_store, backbone_folder, hold_store, read_store
 from jobs.progress import show_progress
 from jobs.session import local_uri
-from jobs.worker import load_embedder, task_device
+from jobs.worker import is_retry, load_embedder, task_device
 from seer_model.embedder import EmbeddedPhoto
 from seer_model.photo_source import PhotoSource
 from seer_model.photos import PhotoLimits
@@ -70,12 +70,14 @@ def embed_photos(
 ) -> EmbeddedPhotos:
     """Embed the photos that the store does not know, and add them to it.
 
+    What the store knows is read when the frame is: see `despite_damage`.
+
     Args:
         photos: As `jobs.manifest.read_photos` gives.
         model: Name of the model sent by `ship_model`.
         digest: The backbone's digest.
         store: The embedding store, which this run holds, or None to keep nothing.
-        work: A folder of this run, empty or absent: fresh vectors are written here once, so that no
+        work: A folder of this run, overwritten: fresh vectors are written here once, so that no
             later stage or retry decodes a photo again.
         limits: Limits on photos.
     """
@@ -98,7 +100,8 @@ def embed_photos(
             todo.select(*_KEPT.names, "image_uri", "image_bytes")
             .repartition(tasks)
             .mapInArrow(_embedding(model, limits), from_arrow_schema(_FRESH))
-            .write.parquet(local_uri(work))
+            .write.mode("overwrite")
+            .parquet(local_uri(work))
         )
     fresh = spark.read.parquet(local_uri(work))
     devices = {row["device"]: row["count"] for row in fresh.groupBy("device").count().collect()}
@@ -148,7 +151,7 @@ def _embedding(
                     yield PhotoSource(uris[row].as_py(), data[row].as_py())
 
         photos: list[EmbeddedPhoto] = []
-        for photo in embedder.embed(sources()):
+        for photo in embedder.embed(sources(), apart=is_retry()):
             photos.append(photo)
             if len(photos) == under_way[0].num_rows:
                 yield _fresh(under_way.popleft(), photos, label)

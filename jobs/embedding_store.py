@@ -3,6 +3,7 @@
     STORE/backbone=DIGEST/run=ID/*.parquet   what one run added, or `maintain_embeddings` gathered
     STORE/_lock                              held by the runs at work
     STORE/_scratch-…                         what a run needs on the way
+    STORE/_damaged/backbone=DIGEST/run=ID/…  files that could not be read whole
 
 Every backbone has its own folder, and every run that adds to it: such runs do not meet (Spark
 clears the folder that it has written to). Only upkeep removes rows, and it has the store to itself.
@@ -10,14 +11,19 @@ A key may be there more than once, since runs at the same time do not see each o
 """
 
 import fcntl
+import logging
 import os
 import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, TypeVar
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+from py4j.protocol import Py4JJavaError
+from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812
 
@@ -25,7 +31,17 @@ from jobs.session import local_uri
 from schemas.errors import PartitionBusy, SettingsError
 from schemas.rejects import RejectReason
 
-__all__ = ["append_to_store", "backbone_folder", "hold_store", "read_store"]
+__all__ = [
+    "append_to_store",
+    "backbone_folder",
+    "despite_damage",
+    "hold_store",
+    "read_store",
+]
+
+log = logging.getLogger(__name__)
+
+_Result = TypeVar("_Result")
 
 
 def backbone_folder(store: Path, digest: str) -> Path:
@@ -76,6 +92,71 @@ def append_to_store(fresh: DataFrame, store: Path, digest: str) -> None:
         )
         .write.parquet(local_uri(backbone_folder(store, digest) / f"run={uuid.uuid4().hex}"))
     )
+
+
+def despite_damage(
+    spark: SparkSession, store: Path | None, digest: str, work: Callable[[], _Result]
+) -> tuple[_Result, int]:
+    """Do what reads the store; if it fails over damaged files, set these aside and do it again.
+
+    Args:
+        spark: The session.
+        store: The store, which this run holds, or None where there is none.
+        digest: The backbone's digest.
+        work: What to do, as often as need be.
+
+    Returns:
+        What `work` gave, and how many files were set aside: truncated ones, or with a bit flipped.
+        To the store their photos are new.
+    """
+    try:
+        return work(), 0
+    except (Py4JJavaError, PySparkException):
+        damaged = [] if store is None else _damaged_files(spark, backbone_folder(store, digest))
+        if store is None or not damaged:
+            raise
+        for file in damaged:
+            _set_aside(file, store)
+        log.warning("%d damaged files of the store moved to %s", len(damaged), store / "_damaged")
+        return work(), len(damaged)
+
+
+def _damaged_files(spark: SparkSession, folder: Path) -> list[Path]:
+    """The files of which Spark, reading on past what is corrupt, gets fewer rows than they have."""
+    rows: dict[tuple[str, ...], int] = {}
+    damaged = []
+    for file in sorted(folder.glob("run=*/*.parquet")):
+        try:
+            rows[file.parts[-2:]] = pq.read_metadata(file).num_rows
+        except (OSError, pa.ArrowException):
+            damaged.append(file)
+    if rows:
+        counts = (
+            spark.read.schema("image_key string, vector binary, reject_reason string")
+            .option("ignoreCorruptFiles", True)
+            .parquet(*[local_uri(folder.joinpath(*parts)) for parts in rows])
+            .groupBy(F.col("_metadata.file_path").alias("file"))
+            .agg(
+                F.count("*").alias("rows"),
+                # Every column is read.
+                F.max(F.length("image_key")),
+                F.max(F.length("vector")),
+                F.max(F.length("reject_reason")),
+            )
+        )
+        read = {Path(row["file"]).parts[-2:]: row["rows"] for row in counts.collect()}
+        short = [parts for parts, count in rows.items() if read.get(parts, 0) != count]
+        damaged += [folder.joinpath(*parts) for parts in short]
+    return damaged
+
+
+def _set_aside(file: Path, store: Path) -> None:
+    target = store / "_damaged" / file.relative_to(store)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # Another run may have found it, too.
+    file.with_name(f".{file.name}.crc").unlink(missing_ok=True)
+    if file.exists():
+        file.replace(target)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from jobs.embedding import embed_photos, scratch_folder
+from jobs.embedding_store import despite_damage
 from jobs.evaluation import Judged, evaluation_record
 from jobs.evaluation_page import FIGURES, evaluation_page
 from jobs.manifest import describe_data, read_photos
@@ -133,9 +134,14 @@ def _judge(
     limits: PhotoLimits,
 ) -> Judged:
     shipped = ship_model(photos.sparkSession, model.folder, model.bundle.digest)
-    embedded = embed_photos(photos, shipped, model.bundle.backbone.digest, store, work, limits)
-    with show_progress(photos.sparkSession, "scoring listings"):
-        scores = score_photos(embedded.photos, shipped).toArrow().sort_by("listing_id")
+    backbone = model.bundle.backbone.digest
+
+    def score() -> pa.Table:
+        embedded = embed_photos(photos, shipped, backbone, store, work, limits)
+        with show_progress(photos.sparkSession, "scoring listings"):
+            return score_photos(embedded.photos, shipped).toArrow().sort_by("listing_id")
+
+    scores, _ = despite_damage(photos.sparkSession, store, backbone, score)
     if scores.column("listing_id").to_pylist() != listings.column("listing_id").to_pylist():
         raise DataContractError(f"{len(scores)} listings scored of {len(listings)} labelled")
     return Judged(model, judge(model.bundle.tree, listings.column("label").to_pylist(), scores))

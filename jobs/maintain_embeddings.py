@@ -6,7 +6,8 @@
 The runs of every backbone become one run of few files, each photo once. Its rows are written beside
 the store, counted, moved in at one stroke, and only then are the runs that they came from removed:
 a run that dies leaves rows twice at worst, and the next one puts that right. A backbone's store
-takes twice its room meanwhile.
+takes twice its room meanwhile. Damaged files are moved to `_damaged` in the store: look at why they
+are, and remove them.
 """
 
 import logging
@@ -19,7 +20,7 @@ import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -28,7 +29,7 @@ from pydantic import Field
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812
 
-from jobs.embedding_store import backbone_folder, hold_store
+from jobs.embedding_store import backbone_folder, despite_damage, hold_store
 from jobs.manifest import describe_data, read_photos
 from jobs.progress import show_progress
 from jobs.report import write_report
@@ -97,8 +98,10 @@ def maintain(settings: MaintainEmbeddings) -> None:
                     backbone_folder(store, digest).rename(dropped)
                     shutil.rmtree(dropped)
                 for digest in _digests(store):
-                    if runs := _runs(store, digest):
-                        figures[f"backbone={digest}"] = _compact(spark, runs, digest, keys, scratch)
+                    if _runs(store, digest):
+                        compact = partial(_compact, spark, store, digest, keys, scratch)
+                        counts, damaged = despite_damage(spark, store, digest, compact)
+                        figures[f"backbone={digest}"] = {**counts, "files_damaged": damaged}
         figures |= {"seconds": round(perf_counter() - started, 1), "run_id": run_id}
         tracking.log_figures(figures)
         write_report(figures, settings.report)
@@ -169,13 +172,13 @@ def _day(name: str, manifest: str) -> date:
 
 
 def _compact(
-    spark: SparkSession, runs: Sequence[Path], digest: str, keys: DataFrame | None, scratch: Path
+    spark: SparkSession, store: Path, digest: str, keys: DataFrame | None, scratch: Path
 ) -> dict[str, Any]:
     """Make one run of a backbone's runs, or leave the one there is.
 
     Args:
         spark: The session.
-        runs: All of the backbone's.
+        store: The store.
         digest: The backbone's digest.
         keys: The photos to keep, or None for all.
         scratch: A folder in the store.
@@ -188,6 +191,7 @@ def _compact(
             as they were.
     """
     started = perf_counter()
+    runs = _runs(store, digest)
     files, size = _size(runs)
     rows = spark.read.schema(_SCHEMA).parquet(*map(local_uri, runs))
     with show_progress(spark, f"counting {digest[:12]}"):
@@ -271,7 +275,8 @@ def _write(rows: DataFrame, digest: str, keys: DataFrame | None, files: int, tar
         .groupBy("image_key")
         .agg(F.max(F.struct("vector", "reject_reason")).alias("row"))
         .select("image_key", F.lit(digest).alias("backbone_digest"), "row.*")
-        .write.parquet(local_uri(target))
+        .write.mode("overwrite")
+        .parquet(local_uri(target))
     )
 
 

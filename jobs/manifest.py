@@ -1,6 +1,7 @@
 """Reading a manifest with Spark: contract first, then one normalised row a photo; fingerprints."""
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -62,9 +63,11 @@ def read_photos(spark: SparkSession, manifest: str, ds: str | None = None) -> Da
         `PHOTO_COLUMNS`, a row a photo; rows without a `listing_id` are still among them.
 
     Raises:
-        DataContractError: The partition is missing, or a column is missing or of the wrong type.
+        DataContractError: The partition is missing, a column is missing or of the wrong type, or a
+            file is damaged.
     """
     path = manifest if ds is None else f"{manifest.rstrip('/')}/ds={ds}"
+    _refuse_empty_files(spark, path if ds is not None else f"{path.rstrip('/')}/*")
     try:
         frame = spark.read.option("basePath", manifest).parquet(path)
     except AnalysisException as error:
@@ -75,7 +78,9 @@ def read_photos(spark: SparkSession, manifest: str, ds: str | None = None) -> Da
     except Py4JJavaError as error:
         if "FAILED_READ_FILE" not in str(error):
             raise
-        raise DataContractError(f"{path}: a file in it is no Parquet, or damaged") from error
+        found = re.search(r"reading file \S*/(\S+?)\.?\s", str(error))
+        name = found[1] if found else "a file in it"
+        raise DataContractError(f"{path}: {name} is no Parquet, or damaged") from error
     check_manifest(to_arrow_schema(frame.schema, timezone="UTC"), path)
     for name, kind in _OPTIONAL.items():
         if name not in frame.columns:
@@ -96,6 +101,16 @@ def read_photos(spark: SparkSession, manifest: str, ds: str | None = None) -> Da
         )
     )
     return frame.select(*PHOTO_COLUMNS)
+
+
+def _refuse_empty_files(spark: SparkSession, folders: str) -> None:
+    """Refuse files without a byte, as a full disk leaves them: Spark passes over them silently."""
+    context = spark.sparkContext
+    assert context._jvm is not None  # noqa: S101
+    pattern = context._jvm.org.apache.hadoop.fs.Path(f"{folders}/[!._]*.parquet")
+    for file in pattern.getFileSystem(context._jsc.hadoopConfiguration()).globStatus(pattern) or ():
+        if file.getLen() == 0 and file.isFile():
+            raise DataContractError(f"{file.getPath().toString()}: is empty, so rows are missing")
 
 
 def _problem() -> Column:

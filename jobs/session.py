@@ -1,6 +1,7 @@
 """The Spark session: submitted by spark-submit, or started here on all local cores."""
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -16,10 +17,15 @@ _DEFAULTS = {
     "spark.sql.execution.arrow.maxRecordsPerBatch": "256",
     "spark.sql.execution.arrow.maxBytesPerBatch": str(64 << 20),
     "spark.sql.session.timeZone": "UTC",
+    # A flipped bit in a file is an error then, not another vector or listing.
+    "spark.hadoop.parquet.page.verify-checksum.enabled": "true",
     # Skewed and tiny shuffle partitions are put right as the job runs.
     "spark.sql.adaptive.enabled": "true",
     "spark.ui.showConsoleProgress": "false",
 }
+# As a cluster does (spark.task.maxFailures): a photo may end the process that decodes it, and only
+# the next try is told.
+_TRIES = 4
 _LOCAL_DEFAULTS = {
     "spark.driver.memory": "4g",
     "spark.driver.bindAddress": "127.0.0.1",
@@ -34,7 +40,8 @@ def start_session(name: str) -> SparkSession:
 
     What spark-submit sets, by flags or by its spark-defaults.conf, is kept; the rest has defaults
     that suit photos. A local one is on all cores, or on those of `MASTER`, Spark's own variable
-    for that (`local[2]`).
+    for that (`local[2]`). A local master tries a task as often as a cluster does, unless told how
+    often (`local[2,1]`).
     """
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     by_submit = "PYSPARK_GATEWAY_PORT" in os.environ
@@ -45,10 +52,14 @@ def start_session(name: str) -> SparkSession:
     submitted = SparkConf(loadDefaults=by_submit)
     builder = SparkSession.builder.appName(name)
     defaults = dict(_DEFAULTS)
-    if not submitted.contains("spark.master"):
+    master = submitted.get("spark.master")
+    if master is None:
         os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
-        builder = builder.master(os.environ.get("MASTER", "local[*]"))
+        master = os.environ.get("MASTER", "local[*]")
         defaults |= _LOCAL_DEFAULTS
+    if local := re.fullmatch(r"local(?:\[([^,\]]+)\])?", master):
+        master = f"local[{local[1] or 1},{_TRIES}]"
+    builder = builder.master(master)
     for key, value in defaults.items():
         if not submitted.contains(key):
             builder = builder.config(key, value)

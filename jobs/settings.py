@@ -1,6 +1,9 @@
 """Settings of a job: one class makes the flags, the environment variables and `--help`."""
 
+import errno
 import logging
+import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -70,14 +73,25 @@ def run_job(
     except SystemExit as stop:
         # argparse has said what there was to say: --help, or a flag it does not know.
         return int(stop.code or 0)
-    except Exception:
-        sys.stderr.write(without_passwords(traceback.format_exc()))
-        return 1
+    except Exception as error:
+        if not (known := _known_failure(str(error))):
+            sys.stderr.write(without_passwords(traceback.format_exc()))
+            return 1
+        code, message = known
     else:
         return 0
     line = without_passwords(" ".join(message.split()))
     print(f"{name}: error: {line}", file=sys.stderr)  # noqa: T201
     return code
+
+
+def _known_failure(message: str) -> tuple[int, str] | None:
+    """Exit code and line for what Spark wraps in a page of traces, if a person can act on it."""
+    if os.strerror(errno.ENOSPC) in message:
+        return 1, f"{os.strerror(errno.ENOSPC)} where this job writes; make room and run again"
+    if found := re.search(r"FAILED_READ_FILE\S*\] \D*?(file:\S+|\w+://\S+)", message):
+        return 3, f"{found[1].rstrip('.')} is damaged: it cannot be read whole"
+    return None
 
 
 def _program(module: str) -> str:

@@ -25,7 +25,8 @@ from pydantic import Field
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F  # noqa: N812
 
-from jobs.embedding import embed_photos, scratch_folder
+from jobs.embedding import EmbeddedPhotos, embed_photos, scratch_folder
+from jobs.embedding_store import despite_damage
 from jobs.manifest import describe_data, read_photos
 from jobs.photo_settings import PhotoSettings
 from jobs.report import write_report
@@ -103,10 +104,15 @@ def train(settings: TrainHead) -> None:
         save_backbone(backbone, work / "model" / "backbone")
         model = ship_model(spark, work / "model", backbone.digest)
         started = perf_counter()
-        embedded = embed_photos(
-            photos, model, backbone.digest, settings.embeddings, work / "embedded", limits
-        )
-        table = _collect(embedded.photos)
+        store = settings.embeddings
+
+        def collect() -> tuple[EmbeddedPhotos, pa.Table]:
+            embedded = embed_photos(
+                photos, model, backbone.digest, store, work / "embedded", limits
+            )
+            return embedded, _collect(embedded.photos)
+
+        (embedded, table), damaged = despite_damage(spark, store, backbone.digest, collect)
         seconds_embedding = perf_counter() - started
         train_photos, val_photos = _split(table, backbone.width)
         origin: dict[str, Any] = {
@@ -151,6 +157,7 @@ def train(settings: TrainHead) -> None:
             "train_photos": len(train_photos.labels),
             "val_photos": len(val_photos.labels),
             "photos_embedded": embedded.embedded,
+            "store_files_damaged": damaged,
             "seconds_embedding": round(seconds_embedding, 1),
             "seconds_training": round(seconds_training, 1),
             "epochs": len(fitted.training.train_loss),

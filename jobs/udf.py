@@ -19,7 +19,7 @@ from pyspark.sql import SparkSession
 from pyspark.sql.pandas.functions import pandas_udf
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from jobs.worker import load_embedder, load_scorer, ship_model, task_device
+from jobs.worker import is_retry, load_embedder, load_scorer, ship_model, task_device
 from schemas.errors import SettingsError
 from seer_model import registry
 from seer_model.categorizer import Categorizer
@@ -69,7 +69,8 @@ def categorize_udf(
     def categorize(batches: Iterator[pd.Series]) -> Iterator[pd.DataFrame]:
         embedder = load_embedder(name, task_device().torch_name, limits)
         categorizer = Categorizer(load_scorer(name), embedder)
-        embedded = embedder.embed(_source(photo) for photos in batches for photo in photos)
+        sources = (_source(photo) for photos in batches for photo in photos)
+        embedded = embedder.embed(sources, apart=is_retry())
         while photos := list(islice(embedded, _PHOTOS_A_BATCH)):
             scores = categorizer.score(
                 [str(i) for i in range(len(photos))], [0] * len(photos), photos

@@ -22,7 +22,7 @@ from seer_model.bundle import Bundle, load_bundle
 from seer_model.embedder import PhotoEmbedder
 from seer_model.photos import PhotoLimits
 
-__all__ = ["TaskDevice", "load_embedder", "load_scorer", "ship_model", "task_device"]
+__all__ = ["TaskDevice", "is_retry", "load_embedder", "load_scorer", "ship_model", "task_device"]
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +88,15 @@ def _set_aside() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+def is_retry() -> bool:
+    """Whether this task was tried before, or is being tried elsewhere.
+
+    A photo may have ended the process that decoded it: what is retried is decoded with care.
+    """
+    context = TaskContext.get()
+    return context is not None and context.attemptNumber() > 0
 
 
 def task_device() -> TaskDevice:

@@ -8,6 +8,7 @@ many batches are with the runtime.
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -15,8 +16,10 @@ import numpy.typing as npt
 
 from schemas.rejects import RejectReason
 from seer_model.backbone import Backbone
+from seer_model.byte_budget import ByteBudget
+from seer_model.decoding_process import DecodingProcess
 from seer_model.photo_loader import Loaded, PhotoLoader
-from seer_model.photo_source import PhotoSource
+from seer_model.photo_source import PhotoSource, load_photo
 from seer_model.photos import PhotoLimits
 from seer_model.runtime import Features, Runtime, open_runtime
 
@@ -56,9 +59,12 @@ class PhotoEmbedder:
         limits: PhotoLimits = PhotoLimits(),  # noqa: B008 - frozen
     ) -> None:
         self.runtime = runtime
-        self._loader = PhotoLoader(
-            runtime.preprocessing, decode_threads=decode_threads, limits=limits
+        self._limits = limits
+        memory = ByteBudget(limits.max_decode_memory)
+        decode = partial(
+            load_photo, preprocessing=runtime.preprocessing, limits=limits, memory=memory
         )
+        self._loader = PhotoLoader(decode, decode_threads=decode_threads, limits=limits)
 
     @classmethod
     def open(
@@ -82,12 +88,32 @@ class PhotoEmbedder:
         runtime = open_runtime(backbone, device, threads=threads, batch_size=batch_size)
         return cls(runtime, decode_threads=threads, limits=limits)
 
-    def embed(self, sources: Iterable[PhotoSource]) -> Generator[EmbeddedPhoto, None, None]:
+    def embed(
+        self, sources: Iterable[PhotoSource], *, apart: bool = False
+    ) -> Generator[EmbeddedPhoto, None, None]:
         """Embed photos in their order; a photo that cannot be used comes out with its reason.
 
         Reads some batches of `sources` ahead. Closing the generator drops what has not begun.
+
+        Args:
+            sources: Photos.
+            apart: Decode in another process, one photo at a time: slower, but a photo that brings
+                the decoder down is rejected, and this process lives.
         """
-        loaded = self._loader.load(sources, ahead=_BATCHES_LOADED_AHEAD * self.runtime.batch_size)
+        if not apart:
+            yield from self._embed(self._loader, sources)
+            return
+        with DecodingProcess(self.runtime.preprocessing, self._limits) as process:
+            loader = PhotoLoader(process.load, decode_threads=1, limits=self._limits)
+            try:
+                yield from self._embed(loader, sources)
+            finally:
+                loader.close()
+
+    def _embed(
+        self, loader: PhotoLoader, sources: Iterable[PhotoSource]
+    ) -> Generator[EmbeddedPhoto, None, None]:
+        loaded = loader.load(sources, ahead=_BATCHES_LOADED_AHEAD * self.runtime.batch_size)
         running: deque[_Batch] = deque()
         try:
             for batch in self._batches(loaded):

@@ -1,15 +1,14 @@
 """Photos from their sources to pixels, many at a time, in order, and never more than the limits."""
 
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Event
 
 from schemas.rejects import RejectReason
 from seer_model.byte_budget import ByteBudget
-from seer_model.photo_source import PhotoSource, fetch_photo, load_photo
+from seer_model.photo_source import PhotoSource, fetch_photo
 from seer_model.photos import PhotoLimits, PhotoRejected
-from seer_model.preprocessing import Preprocessing
 from seer_model.runtime import Pixels
 
 __all__ = ["Loaded", "PhotoLoader"]
@@ -24,17 +23,20 @@ class PhotoLoader:
     """Threads that read photos from their addresses, and threads that decode them.
 
     Args:
-        preprocessing: What the pixels are for.
+        decode: Makes pixels of a photo whose bytes are there, or raises `PhotoRejected`.
         decode_threads: Photos decoded at the same time.
         limits: Limits on photos, and on the memory they take together.
     """
 
     def __init__(
-        self, preprocessing: Preprocessing, *, decode_threads: int, limits: PhotoLimits
+        self,
+        decode: Callable[[PhotoSource], Pixels],
+        *,
+        decode_threads: int,
+        limits: PhotoLimits,
     ) -> None:
-        self._preprocessing = preprocessing
+        self._decode_photo = decode
         self._limits = limits
-        self._decoding = ByteBudget(limits.max_decode_memory)
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="read")
         self._decoders = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
 
@@ -67,6 +69,10 @@ class PhotoLoader:
         finally:
             dropped.set()
 
+    def close(self) -> None:
+        """Wait for the photos that are being decoded, and decode no more."""
+        self._decoders.shutdown(cancel_futures=True)
+
     def _read(self, photo: "_Photo", source: PhotoSource) -> None:
         if photo.dropped.is_set():
             return
@@ -82,7 +88,7 @@ class PhotoLoader:
         if photo.dropped.is_set():
             return
         try:
-            pixels = load_photo(source, self._preprocessing, self._limits, self._decoding)
+            pixels = self._decode_photo(source)
         except BaseException as error:
             photo.fail(error)
         else:

@@ -71,11 +71,17 @@ def daemon(log: Path, *command: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 @contextmanager
-def worker(master: str, folder: Path, cores: int, resources: Path | None = None) -> Iterator[Path]:
+def worker(
+    master: str,
+    folder: Path,
+    cores: int,
+    resources: Path | None = None,
+    host: str = "127.0.0.1",
+) -> Iterator[Path]:
     """A worker on this machine; yields where its executors work."""
     folder.mkdir()
     work, log = folder / "work", folder / "log"
-    command = ["org.apache.spark.deploy.worker.Worker", "--host", "127.0.0.1", "--port", "0"]
+    command = ["org.apache.spark.deploy.worker.Worker", "--host", host, "--port", "0"]
     command += ["--webui-port", "0", "--cores", str(cores), "--memory", "1g"]
     command += ["--work-dir", str(work)]
     if resources is not None:
@@ -95,15 +101,19 @@ class Job(NamedTuple):
     arguments: Mapping[str, object]
     listings: Counter[str]
 
+    @property
+    def command(self) -> list[object]:
+        return [JOB, *(part for pair in self.arguments.items() for part in pair)]
 
-def submit(
+
+def spark_submit(
     folder: Path, package: Path, master: str, conf: Mapping[str, object], *command: object
-) -> None:
-    """Run spark-submit from a folder, until the job is done."""
+) -> subprocess.CompletedProcess[str]:
+    """Run spark-submit from a folder, until the job has ended."""
     scratch = folder / "scratch"
     scratch.mkdir(exist_ok=True)
     settings = [part for name, value in conf.items() for part in ("--conf", f"{name}={value}")]
-    done = subprocess.run(
+    return subprocess.run(
         [BIN / "spark-submit", "--master", master, "--py-files", package, *settings, *command],
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -113,16 +123,23 @@ def submit(
         timeout=TIMEOUT_S,
         check=False,
     )
+
+
+def submit(
+    folder: Path, package: Path, master: str, conf: Mapping[str, object], *command: object
+) -> None:
+    """Run spark-submit from a folder, until the job is done."""
+    done = spark_submit(folder, package, master, conf, *command)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert not list(scratch.glob("seer-*")), "the model's archive was left behind"
+    left = list((folder / "scratch").glob("seer-*"))
+    assert not left, "the model's archive was left behind"
 
 
 def run_job(
     job: Job, package: Path, master: str, conf: Mapping[str, object], *flags: object
 ) -> dict[str, Any]:
     """Submit the job; gives its report, once it counted every listing."""
-    arguments = [part for pair in job.arguments.items() for part in pair]
-    submit(job.folder, package, master, conf, JOB, *arguments, *flags)
+    submit(job.folder, package, master, conf, *job.command, *flags)
     report: dict[str, Any] = json.loads(Path(str(job.arguments["--report"])).read_text())
     assert report["listings"] == len(job.listings)
     assert report["photos"] == report["photos_embedded"] == job.listings.total()

@@ -129,14 +129,16 @@ def test_listings_lost_or_repeated_are_3(
 
 
 @pytest.mark.usefixtures("untouched")
-def test_damage_found_on_the_way_is_1(
+def test_damage_found_on_the_way_is_3(
     published: tuple[Path, Path],
     categorize: Categorize,
     write_manifest: WriteManifest,
     tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     manifest = write_manifest(tmp_path / "manifest", [row("a", image_bytes=b"photo")])
     file = manifest / f"ds={DS}" / "part-0.parquet"
     data = file.read_bytes()
     file.write_bytes(data[:4] + bytes(40) + data[44:])
-    categorize(manifest, published[1], code=1)
+    categorize(manifest, published[1], code=3)
+    assert file.name in error_line(capsys)

@@ -99,7 +99,7 @@ def test_missing_partition_and_manifest_are_named(
     complaint(spark, tmp_path / "nowhere", None)
 
 
-@pytest.mark.parametrize("content", [b"", b"listing_id,image_uri\n", b"PAR1 but no more PAR1"])
+@pytest.mark.parametrize("content", [b"listing_id,image_uri\n", b"PAR1 but no more PAR1"])
 def test_file_that_is_no_parquet_is_named(
     spark: SparkSession, tmp_path: Path, content: bytes
 ) -> None:
@@ -107,6 +107,16 @@ def test_file_that_is_no_parquet_is_named(
     partition.mkdir()
     (partition / "part-0.parquet").write_bytes(content)
     assert "Parquet" in complaint(spark, tmp_path)
+
+
+@pytest.mark.parametrize("ds", [DS, None])
+def test_file_without_a_byte_is_named(
+    spark: SparkSession, write_manifest: WriteManifest, tmp_path: Path, ds: str | None
+) -> None:
+    manifest = write_manifest(tmp_path / "manifest", [ROW])
+    assert read_photos(spark, str(manifest), ds).count() == 1
+    (manifest / f"ds={DS}" / "part-1.parquet").touch()
+    assert "part-1.parquet: is empty" in complaint(spark, manifest, ds)
 
 
 def test_folder_without_files_is_named(spark: SparkSession, tmp_path: Path) -> None:

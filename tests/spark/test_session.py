@@ -12,7 +12,7 @@ pytestmark = pytest.mark.spark
 
 
 def test_local_session_is_on_the_cores_of_master(spark: SparkSession) -> None:
-    assert spark.sparkContext.master == "local[2]"
+    assert spark.sparkContext.master == "local[2,4]"
     assert spark.sparkContext.defaultParallelism == 2
 
 
@@ -42,7 +42,7 @@ def test_local_uri_names_the_folder_that_python_means(
 TWO_SESSIONS = """
 import os
 from jobs.session import start_session
-for master in ("local[1]", "local[2]"):
+for master in ("local[1]", "local[2,1]"):
     os.environ["MASTER"] = master
     session = start_session("one of two")
     print(session.sparkContext.master)
@@ -60,4 +60,4 @@ def test_a_later_session_is_not_on_the_master_of_an_earlier_one() -> None:
         check=True,
         env=env | {"PYTHONPATH": str(Path(__file__).parents[2])},
     )
-    assert done.stdout.split() == ["local[1]", "local[2]"]
+    assert done.stdout.split() == ["local[1,4]", "local[2,1]"]

@@ -32,16 +32,18 @@ ROOT = Path(__file__).parents[2]
 
 
 class Version(NamedTuple):
-    """A registered version and its files."""
+    """A registered version and its files, as they were before Python compiled any of them."""
 
     name: str
     number: str
     folder: Path
+    files: frozenset[Path]
 
     @classmethod
     def fetch(cls, name: str, number: str) -> "Version":
-        folder = mlflow.artifacts.download_artifacts(f"models:/{name}/{number}")
-        return cls(name, number, Path(folder))
+        folder = Path(mlflow.artifacts.download_artifacts(f"models:/{name}/{number}"))
+        files = frozenset(path.relative_to(folder) for path in folder.rglob("*.*"))
+        return cls(name, number, folder, files)
 
     @property
     def description(self) -> str:
@@ -185,14 +187,13 @@ def test_the_files_of_a_version(registered: Version, saved_bundle: Path) -> None
     assert (registered.folder / "requirements.txt").read_text(encoding="utf-8").split() == (
         requirements()
     )
-    files = {path.relative_to(registered.folder) for path in registered.folder.rglob("*.*")}
-    suffixes = {file.suffix for file in files}
+    suffixes = {file.suffix for file in registered.files}
     assert {".pkl", ".pickle", ".pyc", ".pt"}.isdisjoint(suffixes)
-    weights = {file for file in files if file.suffix == ".safetensors"}
+    weights = {file for file in registered.files if file.suffix == ".safetensors"}
     inside = {path.relative_to(saved_bundle) for path in saved_bundle.rglob("*.safetensors")}
     assert weights == {Path("artifacts") / saved_bundle.name / path for path in inside}
-    assert Path("code/seer_model/photo_table.py") in files
-    assert Path("code/schemas/rejects.py") in files
+    assert Path("code/seer_model/photo_table.py") in registered.files
+    assert Path("code/schemas/rejects.py") in registered.files
 
 
 LOADED = """

@@ -1,0 +1,125 @@
+"""A photo that ends the process that decodes it costs itself, and no other photo."""
+
+import io
+import json
+from pathlib import Path
+
+import psutil
+import pyarrow as pa
+import pytest
+from PIL import Image
+
+from schemas.rejects import RejectReason
+from seer_model.backbone import random_backbone
+from seer_model.embedder import EmbeddedPhoto, PhotoEmbedder
+from seer_model.photo_source import PhotoSource
+from tests.spark.faults.processes import ROOT, run_script
+from tests.spark.manifest_rows import (
+    BY_RUN,
+    Categorize,
+    DrawPhoto,
+    ReadCategories,
+    Rows,
+    WriteManifest,
+    row,
+)
+
+FAULTY = {"PYTHONPATH": f"{Path(__file__).parent / 'faulty_decoder'}:{ROOT}"}
+JOB = "import sys; from jobs.categorize_listings import main; sys.exit(main(sys.argv[1:]))"
+
+
+def photo_of(width: int, height: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (width, height), (200, 30, 30)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+ENDS, IS_KILLED = photo_of(61, 67), photo_of(67, 61)
+
+
+@pytest.fixture(scope="module")
+def embedder() -> PhotoEmbedder:
+    return PhotoEmbedder.open(random_backbone("regnety_002", image_size=64))
+
+
+@pytest.fixture
+def _faulty_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", FAULTY["PYTHONPATH"])
+
+
+@pytest.mark.usefixtures("_faulty_children")
+def test_apart_only_the_photo_that_ends_the_process_is_rejected(
+    embedder: PhotoEmbedder, draw_photo: DrawPhoto
+) -> None:
+    good = [draw_photo("warm/red", seed) for seed in range(6)]
+    mixed = [good[0], ENDS, ENDS, good[1], IS_KILLED, good[2], b"", *good[3:], ENDS]
+    embedded = list(embedder.embed((PhotoSource(None, data) for data in mixed), apart=True))
+    assert [photo.reject_reason for photo in embedded] == [
+        None,
+        RejectReason.UNREADABLE,
+        RejectReason.UNREADABLE,
+        None,
+        RejectReason.READ_FAILED,
+        None,
+        RejectReason.EMPTY_FILE,
+        *[None] * 3,
+        RejectReason.UNREADABLE,
+    ]
+    alone = list(embedder.embed(PhotoSource(None, data) for data in good))
+    assert vectors(embedded) == vectors(alone)
+
+
+def vectors(embedded: list[EmbeddedPhoto]) -> list[bytes]:
+    return [photo.vector.tobytes() for photo in embedded if photo.vector is not None]
+
+
+def test_apart_a_generator_that_is_closed_leaves_no_process(
+    embedder: PhotoEmbedder, draw_photo: DrawPhoto
+) -> None:
+    def children() -> set[int]:
+        found = psutil.Process().children(recursive=True)
+        return {p.pid for p in found if "spawn_main" in " ".join(p.cmdline())}
+
+    before = children()
+    photo = draw_photo("warm/red")
+    embedding = embedder.embed((PhotoSource(None, photo) for _ in range(10_000)), apart=True)
+    next(embedding)
+    assert len(children() - before) == 1
+    embedding.close()
+    assert children() <= before
+
+
+@pytest.mark.spark
+@pytest.mark.slow
+def test_the_job_rejects_the_photo_and_keeps_the_others(
+    rows: Rows,
+    flags: list[str],
+    manifest: Path,
+    output: Path,
+    write_manifest: WriteManifest,
+    categorize: Categorize,
+    read_categories: ReadCategories,
+    tmp_path: Path,
+) -> None:
+    categorize(manifest, output)
+    expected = rows_by_listing(read_categories(output))
+    faulty = [row(f"faulty {i}", image_bytes=ENDS) for i in range(3)]
+    half = row(rows[0]["listing_id"], 2, image_bytes=ENDS)
+    write_manifest(manifest, [*faulty[:1], *rows[:9], half, *faulty[1:], *rows[9:]])
+    report = tmp_path / "report.json"
+    store = ["--embeddings", str(tmp_path / "store"), "--report", str(report)]
+    # What is known of a photo that ended a process is kept: it will not end another.
+    for embedded in (len(rows) + 4, 0):
+        done = run_script(tmp_path, JOB, *flags, *store, env=FAULTY)
+        assert done.returncode == 0, done.stderr
+        found = json.loads(report.read_text(encoding="utf-8"))
+        assert found["photos_embedded"] == embedded
+        assert found["reject_reasons"] == {"unreadable": 3}
+        table = rows_by_listing(read_categories(output))
+        assert {table.pop(f"faulty {i}")["reject_reason"] for i in range(3)} == {"unreadable"}
+        of_half = {"images_rejected": 1, "image_rejects": [(2, "unreadable")]}
+        assert table == expected | {"listing 00": expected["listing 00"] | of_half}
+
+
+def rows_by_listing(table: pa.Table) -> dict[str, dict[str, object]]:
+    return {found["listing_id"]: found for found in table.drop_columns(BY_RUN).to_pylist()}
