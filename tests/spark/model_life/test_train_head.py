@@ -13,7 +13,6 @@ from seer_model.backbone import random_backbone
 from seer_model.bundle import load_bundle
 
 pytestmark = pytest.mark.spark
-COLOURS = ("warm/red", "warm/yellow", "cold/blue", "cold/green")
 TAXONOMY = (
     "category_id,category_path\nwarm,Warm\nwarm/red,Warm > Red\nwarm/yellow,Warm > Yellow\n"
     "cold,Cold\ncold/blue,Cold > Blue\ncold/green,Cold > Green\n"
@@ -47,6 +46,25 @@ def test_train_head_registers_what_the_job_can_load(
     assert again.training["fingerprint"] == resolved.bundle.training["fingerprint"]
     with pytest.raises(registry.SettingsError):
         registry.resolve_bundle("models:/colours/2")
+
+
+def test_photos_of_a_damaged_store_are_embedded_again(
+    spark: SparkSession, labelled: Path, tmp_path: Path, database: str
+) -> None:
+    tree, report, store = (tmp_path / name for name in ("tree.csv", "report.json", "store"))
+    tree.write_text(TAXONOMY, encoding="utf-8")
+    argv = ["--manifest", str(labelled), "--taxonomy", str(tree), "--tracking-uri", database]
+    argv += ["--backbone", "timm:regnety_002", "--embeddings", str(store)]
+    argv += ["--report", str(report), "--output"]
+    assert train_head.main([*argv, str(tmp_path / "before")]) == 0
+    hurt = max(store.rglob("run=*/*.parquet"), key=lambda file: file.stat().st_size)
+    hurt.write_bytes(hurt.read_bytes()[:-100])
+    assert train_head.main([*argv, str(tmp_path / "after")]) == 0
+    figures = json.loads(report.read_text(encoding="utf-8"))
+    assert figures["store_files_damaged"] == 1
+    assert figures["photos_embedded"] > 0
+    heads = [load_bundle(tmp_path / name).head.weight for name in ("before", "after")]
+    assert (heads[0] == heads[1]).all()
 
 
 def test_fine_tuning_makes_a_backbone_of_its_own(
