@@ -4,7 +4,8 @@ r"""Build a manifest from a folder of photos, with or without a table of listing
         --output manifest --ds 2026-11-25
 
 The table's columns are `listing_id, image_index, path, category_id, split`; the last two may be
-missing. Without a table every photo is a listing of its own, named by its path.
+missing, and `--slice-column` names others. Without a table every photo is a listing of its own,
+named by its path.
 """
 
 import csv
@@ -47,6 +48,9 @@ class BuildManifest(JobSettings):
     listings: Path | None = Field(
         None, description="CSV: listing_id, image_index, path[, category_id, split]"
     )
+    slice_column: list[str] = Field(
+        [], description="further column of --listings to evaluate models by (repeatable)"
+    )
     split: list[str] = Field([], description="keep only these splits (repeatable; default: all)")
     output: Path = Field(description="the manifest's folder")
     ds: date = Field(description="the partition's date, YYYY-MM-DD")
@@ -66,9 +70,12 @@ def build_manifest(settings: BuildManifest) -> None:
     """
     if not settings.images.is_dir():
         raise SettingsError(f"--images {settings.images}: no such folder")
-    rows = list(
-        _from_folder(settings.images) if settings.listings is None else _from_csv(settings.listings)
-    )
+    if settings.listings is None:
+        if settings.slice_column:
+            raise SettingsError("--slice-column names a column of --listings: give both")
+        rows = list(_from_folder(settings.images))
+    else:
+        rows = list(_from_csv(settings.listings, settings.slice_column))
     if settings.split:
         rows = [row for row in rows if row["split"] in settings.split]
     if not rows:
@@ -129,12 +136,13 @@ def _from_folder(images: Path) -> Iterator[dict[str, Any]]:
                 "path": name,
                 "category_id": None,
                 "split": None,
+                "slices": None,
             }
 
 
-def _from_csv(listings: Path) -> Iterator[dict[str, Any]]:
+def _from_csv(listings: Path, slice_columns: Sequence[str]) -> Iterator[dict[str, Any]]:
     indexes: Counter[str] = Counter()
-    for line, row in _read_csv(listings, ("listing_id", "path")):
+    for line, row in _read_csv(listings, ("listing_id", "path", *slice_columns)):
         listing = row["listing_id"]
         if not listing or not row["path"]:
             raise DataContractError(f"{listings}, line {line}: listing_id or path is empty")
@@ -151,6 +159,7 @@ def _from_csv(listings: Path) -> Iterator[dict[str, Any]]:
             "path": row["path"],
             "category_id": row.get("category_id") or None,
             "split": row.get("split") or None,
+            "slices": [(name, row[name]) for name in slice_columns if row[name]] or None,
         }
 
 
@@ -196,6 +205,7 @@ def _with_photo(row: dict[str, Any], settings: BuildManifest) -> dict[str, Any]:
         "image_index": row["image_index"],
         "category_id": row["category_id"],
         "split": row["split"],
+        "slices": row["slices"],
         "image_uri": None if embedded else str(path),
         "image_bytes": data if embedded else None,
         "image_key": None if data is None else hashlib.sha256(data).hexdigest(),

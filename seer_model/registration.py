@@ -2,9 +2,11 @@
 
 import io
 import shutil
+import sys
 import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -97,7 +99,11 @@ def _register(
 ) -> str:
     code = {"bundle": "pyfunc.py", "backbone": "pyfunc_backbone.py"}[kind]
     packages = Path(__file__).parents[1]
-    with warnings.catch_warnings(), tempfile.TemporaryDirectory(prefix="seer-") as scratch:
+    with (
+        _no_bytecode(),
+        warnings.catch_warnings(),
+        tempfile.TemporaryDirectory(prefix="seer-") as scratch,
+    ):
         # The signature is given; MLflow also hints at type hints, which its models-from-code lack.
         warnings.simplefilter("ignore")
         if packages.is_file():
@@ -127,6 +133,16 @@ def _register(
     tag_version(name, registered, tags)
     MlflowClient().update_model_version(name, registered, description=_description(card))
     return registered
+
+
+@contextmanager
+def _no_bytecode() -> Iterator[None]:
+    """MLflow tries a model out before it stores it, and would store what Python compiled of it."""
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = before
 
 
 def tag_version(name: str, number: str, tags: Mapping[str, str]) -> None:

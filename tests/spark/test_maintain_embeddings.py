@@ -46,6 +46,7 @@ def test_every_key_is_kept_once(upkeep: Upkeep, store: Path) -> None:
     written = (store / f"backbone={ONE}").glob("run=*/*.parquet")
     assert figures.pop("bytes_after") == sum(path.stat().st_size for path in written)
     assert figures == {
+        "files_damaged": 0,
         "rows_before": 7,
         "duplicates": 2,
         "expired": 0,

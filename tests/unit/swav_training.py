@@ -187,6 +187,10 @@ def _process(
             work(rank, folder, *args)
     finally:
         distributed.destroy_process_group()
+    # Threads of gloo may still let go of tensors, which takes the interpreter; where it is being
+    # taken down, that aborts the process (pytorch/pytorch#179291).
+    sys.stdout.flush()
+    os._exit(0)
 
 
 # As a script: trainings that die, each in a process of its own. Forked, for the imports take longer

@@ -59,6 +59,8 @@ def _tracking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         # MLflow puts the code of what it loads in front.
         patch.setattr("sys.path", [*sys.path])
+        # As Python does unless told otherwise.
+        patch.setattr("sys.dont_write_bytecode", False)
         yield
 
 
