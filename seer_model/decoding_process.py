@@ -9,7 +9,6 @@ import signal
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
-from types import TracebackType
 
 from schemas.rejects import RejectReason
 from seer_model.photo_source import PhotoSource, load_photo
@@ -21,13 +20,19 @@ __all__ = ["DecodingProcess"]
 
 # Not forked: a copy of a process with threads may wait for ever for a lock that one of them held.
 _SPAWN = get_context("spawn")
+_FAULTS = (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV)
+_VERDICTS = {
+    **{-fault: RejectReason.UNREADABLE for fault in _FAULTS},
+    -signal.SIGKILL: RejectReason.READ_FAILED,
+}
+"""What a photo is that ended the process, by its exit code."""
 
 
 class DecodingProcess:
     """A process that decodes one photo after another, replaced whenever one of them ends it.
 
-    For one thread. It is started with the first photo and gone when the block ends, or with the
-    process that started it.
+    For one thread. It is started with the first photo, and ends when closed, or with the process
+    that started it.
 
     Args:
         preprocessing: What the pixels are for.
@@ -38,23 +43,13 @@ class DecodingProcess:
         self._settings = (preprocessing, limits)
         self._running: tuple[SpawnProcess, Connection] | None = None
 
-    def __enter__(self) -> "DecodingProcess":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stop()
-
     def load(self, source: PhotoSource) -> Pixels:
         """As `load_photo`.
 
         Raises:
             PhotoRejected: Also `UNREADABLE` where the photo ended the process, or `READ_FAILED`
                 where it was killed from outside, as a machine does that has no memory left.
+            RuntimeError: It ended in another way, which is not the photo's doing.
         """
         process, connection = self._running = self._running or self._start()
         try:
@@ -62,14 +57,23 @@ class DecodingProcess:
             outcome: Pixels | Exception = connection.recv()
         except (EOFError, ConnectionError):
             process.join()
-            killed = process.exitcode == -signal.SIGKILL
-            self._stop()
-            raise PhotoRejected(
-                RejectReason.READ_FAILED if killed else RejectReason.UNREADABLE
-            ) from None
+            code = process.exitcode
+            self.close()
+            if code not in _VERDICTS:
+                raise RuntimeError(f"the process that decodes ended with code {code}") from None
+            raise PhotoRejected(_VERDICTS[code]) from None
         if isinstance(outcome, Exception):
             raise outcome
         return outcome
+
+    def close(self) -> None:
+        """End the process."""
+        if self._running is not None:
+            process, connection = self._running
+            self._running = None
+            connection.close()
+            process.join()
+            process.close()
 
     def _start(self) -> tuple[SpawnProcess, Connection]:
         ours, theirs = _SPAWN.Pipe()
@@ -78,14 +82,6 @@ class DecodingProcess:
         # The last copy of this end, so that its death is seen at the other.
         theirs.close()
         return process, ours
-
-    def _stop(self) -> None:
-        if self._running is not None:
-            process, connection = self._running
-            self._running = None
-            connection.close()
-            process.join()
-            process.close()
 
 
 def _decode(connection: Connection, preprocessing: Preprocessing, limits: PhotoLimits) -> None:
@@ -97,5 +93,5 @@ def _decode(connection: Connection, preprocessing: Preprocessing, limits: PhotoL
             return
         try:
             connection.send(load_photo(source, preprocessing, limits))
-        except PhotoRejected as rejected:
-            connection.send(rejected)
+        except Exception as error:  # Raised where it was asked for.
+            connection.send(error)

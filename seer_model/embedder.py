@@ -8,6 +8,7 @@ many batches are with the runtime.
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from functools import partial
 from typing import NamedTuple
 
@@ -103,12 +104,12 @@ class PhotoEmbedder:
         if not apart:
             yield from self._embed(self._loader, sources)
             return
-        with DecodingProcess(self.runtime.preprocessing, self._limits) as process:
-            loader = PhotoLoader(process.load, decode_threads=1, limits=self._limits)
-            try:
-                yield from self._embed(loader, sources)
-            finally:
-                loader.close()
+        # The loader first, since its thread talks to the process.
+        with (
+            closing(DecodingProcess(self.runtime.preprocessing, self._limits)) as process,
+            closing(PhotoLoader(process.load, decode_threads=1, limits=self._limits)) as loader,
+        ):
+            yield from self._embed(loader, sources)
 
     def _embed(
         self, loader: PhotoLoader, sources: Iterable[PhotoSource]

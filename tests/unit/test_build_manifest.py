@@ -145,18 +145,6 @@ def test_listings_of_a_table(build: Callable[..., Rows], images: Path, tmp_path:
     assert rows[1]["image_uri"] == str(images / "shoes/nosuch.jpg")
 
 
-def test_slices_of_a_table(build: Callable[..., Rows], images: Path, tmp_path: Path) -> None:
-    table = tmp_path / "listings.csv"
-    table.write_text(
-        "listing_id,path,seller,country\nL1,hat.png,shop,DE\nL2,hat.png,,FR\nL3,hat.png,,\n",
-        encoding="utf-8",
-    )
-    flags = ["--slice-column", "seller", "--slice-column", "country"]
-    slices = [row["slices"] for row in build("--listings", str(table), *flags)]
-    assert slices == [[("seller", "shop"), ("country", "DE")], [("country", "FR")], None]
-    assert [row["slices"] for row in build("--listings", str(table))] == [None] * 3
-
-
 def test_a_missing_photo_keeps_its_address(build: Callable[..., Rows], tmp_path: Path) -> None:
     """So that the main job reports it, and finds it should it come."""
     rows = build("--listings", table(tmp_path, LISTINGS), "--embed-bytes")
@@ -284,13 +272,6 @@ def test_a_label_map_without_its_column_is_3(
     labels = table(tmp_path, "category_id,shopify_id\nboots,aa-8\n", "labels.csv")
     code, line = fail("--label-map", labels, "--label-column", "nosuch")
     assert (code, "labels.csv: no column nosuch" in line) == (3, True)
-
-
-def test_slices_that_are_not_there(fail: Callable[..., tuple[int, str]], tmp_path: Path) -> None:
-    code, line = fail("--listings", table(tmp_path, LISTINGS), "--slice-column", "seller")
-    assert (code, "no column seller" in line) == (3, True)
-    code, line = fail("--slice-column", "title")
-    assert (code, "give both" in line) == (2, True)
 
 
 @pytest.mark.parametrize(

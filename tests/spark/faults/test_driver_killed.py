@@ -71,7 +71,7 @@ def test_readers_see_one_run_whole_and_the_next_run_puts_all_right(
     runs = output / "_runs" / f"ds={DS}"
     published = output / f"ds={DS}"
     before = categorize(manifest, output)["run_id"]
-    with Watch(published, listings) as watch:
+    with Watch.over(published, listings) as watch:
         killed = run_script(tmp_path, DIES.format(patch=STEPS[step]), *flags)
         assert killed.returncode == -signal.SIGKILL, killed.stderr
         done = step == "link replaced"

@@ -69,6 +69,15 @@ def test_apart_only_the_photo_that_ends_the_process_is_rejected(
     assert vectors(embedded) == vectors(alone)
 
 
+def test_apart_a_process_that_does_not_start_is_no_photo_s_doing(
+    embedder: PhotoEmbedder, draw_photo: DrawPhoto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import os; os._exit(7)", encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(RuntimeError, match="ended with code 7"):
+        list(embedder.embed([PhotoSource(None, draw_photo("warm/red"))], apart=True))
+
+
 def vectors(embedded: list[EmbeddedPhoto]) -> list[bytes]:
     return [photo.vector.tobytes() for photo in embedded if photo.vector is not None]
 

@@ -53,7 +53,7 @@ def test_of_the_categories(
     output = small_disk / "categories"
     before = categorize(manifest, output)["run_id"]
     expected = read_categories(output).drop_columns(BY_RUN)
-    with Watch(output / f"ds={DS}", listings) as watch:
+    with Watch.over(output / f"ds={DS}", listings) as watch:
         ballast = fill(small_disk, left)
         categorize(manifest, output, code=1)
         assert os.strerror(ENOSPC) in error_line(capsys)

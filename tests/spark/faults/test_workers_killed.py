@@ -83,7 +83,7 @@ def test_a_killed_python_worker_is_replaced(
     expected = read_categories(output).drop_columns(BY_RUN)
     behaviours = {"5.jpg": killing(lambda client: client), "17.jpg": killing(lambda client: client)}
     with (
-        Watch(output / f"ds={DS}", listings) as watch,
+        Watch.over(output / f"ds={DS}", listings) as watch,
         photo_server(photos, behaviours) as (address, asked),
     ):
         second = categorize(served_manifest(address), output, *ALLOWED)

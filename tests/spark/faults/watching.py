@@ -2,15 +2,15 @@
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 
 import pyarrow.parquet as pq
 
 
 class Watch:
-    """Reads a partition over and over until the block ends; what it saw is judged then.
+    """Reads a partition over and over, see `over`.
 
     Args:
         partition: The link that readers open.
@@ -27,21 +27,19 @@ class Watch:
         self.runs: list[str] = []
         """The runs whose rows were seen, in order."""
 
-    def __enter__(self) -> "Watch":
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._over.set()
-        self._thread.join()
-        if error is None:
-            assert self._wrong == []
-            assert self.reads > 2
+    @classmethod
+    @contextmanager
+    def over(cls, partition: Path, listings: Sequence[str]) -> Iterator["Watch"]:
+        """Read until the block ends; then every reading must have been right."""
+        watch = cls(partition, listings)
+        watch._thread.start()
+        try:
+            yield watch
+        finally:
+            watch._over.set()
+            watch._thread.join()
+        assert watch._wrong == []
+        assert watch.reads > 2
 
     def _read(self) -> None:
         while True:
