@@ -5,14 +5,15 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from schemas.errors import SettingsError
 from seer_model.pretraining.checkpoint import load_latest, save_checkpoint
+from tests.small_disks import mounted_disk
 from tests.unit.checkpoint_files import STATE, TENSORS, names, same
 
 ROOT = Path(__file__).parents[2]
@@ -135,18 +136,9 @@ def test_a_death_before_any_file_operation_loses_nothing(tmp_path: Path) -> None
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Any:
-    """A file system of 1 MiB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)]
-    if (
-        shutil.which("mount") is None
-        or subprocess.run(mount, check=False, capture_output=True).returncode
-    ):
-        pytest.skip("mounting is not permitted here")
-    yield disk
-    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    with mounted_disk(tmp_path, 1 << 20) as disk:
+        yield disk
 
 
 def test_a_full_disk_is_one_line_and_harms_nothing(small_disk: Path) -> None:

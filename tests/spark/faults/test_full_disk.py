@@ -2,35 +2,24 @@
 
 import os
 import shutil
-import subprocess
 from collections.abc import Iterator
 from errno import ENOSPC
 from pathlib import Path
 
 import pytest
 
+from tests.small_disks import mounted_disk
 from tests.spark.embedding_rows import error_line
 from tests.spark.faults.watching import Watch
 from tests.spark.manifest_rows import BY_RUN, DS, Categorize, ReadCategories
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
-SIZE = 4 << 20
-
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 4 MiB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(disk)]
-    if (
-        shutil.which("mount") is None
-        or subprocess.run(mount, check=False, capture_output=True).returncode
-    ):
-        pytest.skip("mounting is not permitted here")
-    yield disk
-    subprocess.run(["umount", "--lazy", str(disk)], check=True)
+    with mounted_disk(tmp_path, 4 << 20) as disk:
+        yield disk
 
 
 def fill(disk: Path, but: int) -> Path:
