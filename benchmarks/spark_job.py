@@ -29,13 +29,11 @@ class JobRun:
         photos: In its manifest.
         seconds: From its arguments to its exit code.
         peak: Most memory that one of its Python workers had, in bytes; 0 where no /proc says so.
-        store: Its embedding store.
     """
 
     photos: int
     seconds: float
     peak: int
-    store: Path
 
 
 class SparkJob:
@@ -57,24 +55,26 @@ class SparkJob:
 
     def embed(self, count: int) -> JobRun:
         """Categorize photos that no store knows."""
-        return self._run(count, self._workload.model, self._work / f"store-{uuid.uuid4().hex}")
+        manifest, store = self._workload.manifest(count), self._work / f"store-{uuid.uuid4().hex}"
+        return self._run(count, manifest, self._workload.model, store, new=count)
 
-    def again(self, run: JobRun) -> JobRun:
-        """Categorize the same photos with the same model."""
-        return self._run(run.photos, self._workload.model, run.store)
+    def again(self, count: int) -> JobRun:
+        """Categorize photos that the store has, with the model that embedded them."""
+        manifest, store = self._workload.known(count)
+        return self._run(count, manifest, self._workload.model, store, new=0)
 
-    def rescore(self, run: JobRun) -> JobRun:
-        """Categorize the same photos with another head."""
-        return self._run(run.photos, self._workload.other_model, run.store)
+    def rescore(self, count: int) -> JobRun:
+        """Categorize photos that the store has, with another head."""
+        manifest, store = self._workload.known(count)
+        return self._run(count, manifest, self._workload.other_model, store, new=0)
 
-    def _run(self, count: int, model: Path, store: Path) -> JobRun:
-        new = 0 if store.exists() else count
+    def _run(self, count: int, manifest: Path, model: Path, store: Path, *, new: int) -> JobRun:
         report = self._work / "report.json"
         options = {
-            "manifest": self._workload.manifest(count),
+            "manifest": manifest,
             "ds": DS,
             "model": model,
-            "output": self._work / f"categories-{count}",
+            "output": self._work / f"categories-{manifest.name}",
             "embeddings": store,
             "tracking-uri": f"sqlite:///{self._work / 'mlflow.db'}",
             "report": report,
@@ -92,7 +92,7 @@ class SparkJob:
         found = figures["photos_embedded"], figures["photos_used"]
         if found != (new, count):
             raise ValueError(f"embedded and used {found} photos, not {(new, count)}")
-        return JobRun(count, seconds, peak, store)
+        return JobRun(count, seconds, peak)
 
 
 def _forget_peaks() -> None:

@@ -44,7 +44,8 @@ class Plan:
         slice_s: Seconds of a measurement without Spark.
         eager: Photos of the two runs of the documented pandas UDF.
         openvino: And of the one with OpenVINO.
-        reruns: Runs from the store, of each kind.
+        known: Photos of the two stores that jobs run from.
+        reruns: Runs from each, of each kind.
     """
 
     distinct: int
@@ -53,6 +54,7 @@ class Plan:
     slice_s: float
     eager: tuple[int, int]
     openvino: tuple[int, int]
+    known: tuple[int, int]
     reruns: int
 
 
@@ -161,7 +163,7 @@ class Suite:
             say(f"round {number + 1} of {self._plan.rounds}")
             rounds.append(self._round(self._plan.growth[: None if number == 0 else 2]))
         self._start_up["warm_job_s"] = fmean(one.warm.seconds for one in rounds)
-        again, rescored = self._reruns(rounds[0].runs[0], rounds[0].runs[-1])
+        again, rescored = self._reruns()
         return Measured(self._cores, rounds, again, rescored, self._start_up)
 
     def _round(self, sizes: Sequence[int]) -> Round:
@@ -227,12 +229,12 @@ class Suite:
     def _fed(self, embedder: PhotoEmbedder) -> float:
         return measure(embedded_photos(embedder, self._sources), self._plan.slice_s)
 
-    def _reruns(self, small: JobRun, large: JobRun) -> tuple[list[float], list[float]]:
+    def _reruns(self) -> tuple[list[float], list[float]]:
         """Photos a second of reruns and of re-scoring, from slopes between two stores."""
-        say("reruns from the store")
+        small, large = self._plan.known
+        say(f"runs from stores of {small:,} and {large:,} photos")
         again, rescored = [], []
         self._job.again(small)
-        self._job.rescore(small)
         for _ in range(self._plan.reruns):
             again.append(slope(self._job.again(small), self._job.again(large)))
             rescored.append(slope(self._job.rescore(small), self._job.rescore(large)))

@@ -31,6 +31,7 @@ FULL = Plan(
     slice_s=3.0,
     eager=(128, 448),
     openvino=(128, 768),
+    known=(20_000, 160_000),
     reruns=3,
 )
 QUICK = Plan(
@@ -40,6 +41,7 @@ QUICK = Plan(
     slice_s=0.8,
     eager=(16, 80),
     openvino=(32, 160),
+    known=(1000, 4000),
     reruns=1,
 )
 JOB = "**the Spark job**"
@@ -98,7 +100,7 @@ def accelerator_rows(measured: Measured) -> list[Row]:
 
 
 def store_rows(measured: Measured) -> list[Row]:
-    """What the embedding store saves; per photo, as slopes between the smallest and largest job."""
+    """What the embedding store saves; per photo, as slopes between two stores."""
     first = median(one.job for one in measured.rounds)
     again = [first / rate for rate in measured.again]
     rescored = [rate / first for rate in measured.rescored]

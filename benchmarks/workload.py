@@ -1,7 +1,9 @@
 """What the jobs of a benchmark work on: photos, manifests of any size, two models."""
 
 import hashlib
+import math
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.noisy_photos import draw_photo
+from schemas.embeddings import EMBEDDINGS
 from schemas.manifest import MANIFEST
 from schemas.taxonomy import Category, Taxonomy
 from seer_model.backbone import Backbone
@@ -23,6 +26,8 @@ __all__ = ["DS", "Workload"]
 
 DS = "2026-01-01"
 _BRANCHES = 16
+_FILES = 4
+"""Of a store, and of the manifest of its photos."""
 
 
 class Workload:
@@ -59,20 +64,30 @@ class Workload:
         """A manifest of so many photos, each of a listing of its own."""
         manifest = self._folder / f"manifest-{count}"
         if not manifest.is_dir():
-            rows = [
-                {
-                    "listing_id": f"listing-{path.stem}",
-                    "image_index": 0,
-                    "image_uri": str(path),
-                    "image_key": hashlib.sha256(path.name.encode()).hexdigest(),
-                }
-                for path in sorted(self.photo_folder(count).iterdir())
-            ]
-            partition = manifest / f"ds={DS}"
-            partition.mkdir(parents=True)
-            table = pa.Table.from_pylist(rows, schema=MANIFEST)
-            pq.write_table(table, partition / "part-0.parquet")
+            _write_manifest(manifest, sorted(self.photo_folder(count).iterdir()), files=1)
         return manifest
+
+    def known(self, count: int) -> tuple[Path, Path]:
+        """A manifest of so many photos, and an embedding store that has a vector for each.
+
+        The vectors are drawn, and the photos are nowhere: a job that looks for one fails to use it.
+        """
+        manifest, store = (self._folder / f"{name}-{count}" for name in ("known", "store"))
+        if not store.is_dir():
+            keys = _write_manifest(manifest, [Path(f"/{n:07}.jpg") for n in range(count)], _FILES)
+            rng = np.random.default_rng(0)
+            vectors = np.abs(rng.normal(size=(count, self._backbone.width))).astype("<f2")
+            digest = self._backbone.digest
+            columns = [
+                pa.array(keys),
+                pa.array([digest] * count),
+                pa.array([vector.tobytes() for vector in vectors]),
+                pa.nulls(count, pa.string()),
+            ]
+            # A store has its photos in any order.
+            rows = pa.table(columns, schema=EMBEDDINGS).take(rng.permutation(count))
+            _write_files(rows, store / f"backbone={digest}" / "run=drawn", _FILES)
+        return manifest, store
 
     @cached_property
     def model(self) -> Path:
@@ -99,3 +114,27 @@ class Workload:
         bundle = Bundle(self._backbone, head, tree, Calibration(1.0, (0.5, 0.5), 0.8))
         save_bundle(bundle, self._folder / name)
         return self._folder / name
+
+
+def _write_manifest(manifest: Path, photos: Sequence[Path], files: int) -> list[str]:
+    """Write one partition; returns the keys of the photos."""
+    keys = [hashlib.sha256(photo.name.encode()).hexdigest() for photo in photos]
+    rows = [
+        {
+            "listing_id": f"listing-{photo.stem}",
+            "image_index": 0,
+            "image_uri": str(photo),
+            "image_key": key,
+        }
+        for photo, key in zip(photos, keys, strict=True)
+    ]
+    _write_files(pa.Table.from_pylist(rows, schema=MANIFEST), manifest / f"ds={DS}", files)
+    return keys
+
+
+def _write_files(rows: pa.Table, folder: Path, files: int) -> None:
+    folder.mkdir(parents=True)
+    size = math.ceil(len(rows) / files)
+    for number in range(files):
+        part = rows.slice(number * size, size)
+        pq.write_table(part, folder / f"part-{number}.parquet", write_page_checksum=True)
