@@ -50,7 +50,7 @@ log = logging.getLogger("label_efficiency")
 ALL = 0
 PER_CATEGORY = (ALL, 20, 5, 1)
 DRAWS = {ALL: 1, 20: 3, 5: 3, 1: 5}
-STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1)
+STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 # Steps of 64 photos; a network that has learned something needs half of them.
 STEPS = {ALL: 1500, 20: 1200, 5: 400, 1: 150}
 SCRATCH = FinetuneRecipe(crop_size=128, learning_rate=2e-3)
@@ -244,8 +244,8 @@ def plot(results: list[dict[str, Any]], path: Path) -> None:
     """Top-1 over the number of labels."""
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
     columns = list(reversed(results[0]["top1"]))
-    for result in results:
-        axes.plot(columns, [result["top1"][c] for c in columns], marker="o", label=result["name"])
+    for one in results:
+        axes.plot(columns, [one["top1"][c] for c in columns], marker="o", label=one["name"])
     axes.set(
         xlabel="labelled photos",
         ylabel="top-1 on grocery's test photos",
@@ -270,7 +270,8 @@ def main() -> None:
     plt.switch_backend("agg")
     study = Study(**read_photos(arguments.data / "grocery"))
     backbone = resolve_backbone(arguments.backbone)
-    random = random_backbone(backbone.architecture, backbone.preprocessing.image_size)
+    size, stages = backbone.preprocessing.image_size, backbone.feature_stages
+    random = random_backbone(backbone.architecture, size, feature_stages=stages)
     results = [
         study.frozen(arguments.backbone, of_backbone(backbone)),
         study.frozen(f"{backbone.architecture}, random weights", of_backbone(random)),
@@ -283,12 +284,8 @@ def main() -> None:
         f"Top-1 on grocery's test photos, by labels:\n\n{table(results, 'top1')}\n\n"
         f"All labels, test photos degraded:\n\n{table(results, 'degraded')}"
     )
-    record = {
-        "backbone": arguments.backbone,
-        "digest": backbone.digest,
-        "results": results,
-        "markdown": markdown,
-    }
+    identity = {"backbone": arguments.backbone, "digest": backbone.digest}
+    record = {**identity, "results": results, "markdown": markdown}
     path = arguments.results / "label_efficiency.json"
     path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     plot(results, path.with_suffix(".png"))

@@ -41,6 +41,7 @@ def main() -> None:
         licence=found.licence,
         origin=found.origin,
         weights=found.weights,
+        feature_stages=found.feature_stages,
     )
     splits = read_photos(arguments.data / "grocery")
     extractor = of_backbone(backbone)

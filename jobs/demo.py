@@ -24,6 +24,7 @@ from jobs.demo_result import show_result
 from jobs.samples import draw_sample_listings
 from jobs.settings import JobSettings, run_job
 from schemas.errors import SeerError, SettingsError
+from seer_model import zoo
 
 NAME = "listing-categorizer"
 
@@ -39,7 +40,7 @@ class Demo(JobSettings):
     )
     taxonomy: Path | None = Field(None, description="taxonomy of the labels, with --listings")
     output: Path = Field(Path("demo-output"), description="folder for all that is written")
-    backbone: str = Field("timm:regnety_004", description="what jobs.train_head takes")
+    backbone: str = Field(zoo.DEFAULT, description="what jobs.train_head takes")
     target_precision: float = Field(
         0.7, gt=0, lt=1, description="share of assigned listings that is to be right"
     )

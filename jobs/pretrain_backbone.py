@@ -33,6 +33,7 @@ from seer_model import registry
 from seer_model.backbone import Backbone, load_backbone, save_backbone
 from seer_model.embedder import PhotoEmbedder
 from seer_model.pretraining.recipe import Recipe
+from seer_model.trunk import STAGES
 
 _DEFAULT = Recipe()
 _SHEET_PHOTOS = 1000
@@ -102,6 +103,9 @@ class PretrainBackbone(PhotoSettings):
     )
     seed: int = Field(_DEFAULT.seed, ge=0, description="of weights, order and crops")
 
+    feature_stages: int = Field(
+        STAGES, ge=1, le=STAGES, description="stages, counted from the last, to take features of"
+    )
     probe_splits: list[str] = Field(
         [], description="TRAIN,QUERY to probe with (default: train,val where they have labels)"
     )
@@ -163,6 +167,7 @@ def pretrain(settings: PretrainBackbone) -> None:
             resume=settings.resume,
             checkpoint_steps=settings.checkpoint_steps,
             licence=settings.licence.lower(),
+            feature_stages=settings.feature_stages,
             probe_splits=_pair(settings.probe_splits),
             probe_every=settings.probe_every,
             probe_photos=settings.probe_photos,
@@ -264,7 +269,7 @@ def _card(settings: PretrainBackbone, backbone: Backbone, last: dict[str, Any]) 
 
 - Data: `{settings.manifest}`, splits: {splits}. No label was used.
 - Digest: `{backbone.digest}`
-- Features: {backbone.width}, of photos of {backbone.preprocessing.image_size} pixels
+- Features: {backbone.width}, of the last {backbone.feature_stages} of {STAGES} stages
 
 ```sh
 {settings.command()}

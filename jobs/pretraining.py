@@ -12,7 +12,6 @@ import logging
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,6 @@ from seer_model.pretraining.photo_stream import PhotoStream
 from seer_model.pretraining.probe import knn_accuracy
 from seer_model.pretraining.processes import Processes
 from seer_model.pretraining.recipe import Recipe
-from seer_model.pretraining.statistics import settle_statistics
 from seer_model.pretraining.trainer import EpochReport, Trainer
 
 __all__ = ["Training", "read_epochs", "train"]
@@ -39,8 +37,6 @@ log = logging.getLogger(__name__)
 
 _PROBE_SEED = 0
 _QUERIES_PER_PHOTO = 0.25
-_SETTLING_BATCH = 64
-_SETTLING_BATCHES = 16
 _DIGEST_DIGITS = 32
 
 
@@ -57,6 +53,7 @@ class Training:
         resume: Go on from the last checkpoint.
         checkpoint_steps: Steps between checkpoints.
         licence: Of the resulting weights.
+        feature_stages: Of the resulting backbone, see `Trunk`.
         probe_splits: Splits to know labels of and to guess them of; None is `train` and `val`,
             where they have labels.
         probe_every: Epochs between probes; there is one after the last as well. 0 for none at all.
@@ -74,6 +71,7 @@ class Training:
     resume: bool
     checkpoint_steps: int
     licence: str
+    feature_stages: int
     probe_splits: tuple[str, str] | None
     probe_every: int
     probe_photos: int
@@ -133,7 +131,10 @@ def train(training: Training) -> None:
     origin = f"SwAV, {recipe.epochs} epochs of {photos} photos ({stream.fingerprint[:12]})"
     if start is not None:
         origin = f"{origin}, from {start.digest[:12]} ({start.origin})"
-    save_backbone(_backbone(training, trainer, origin), training.output / "backbone")
+    backbone = trainer.backbone(
+        licence=training.licence, origin=origin, feature_stages=training.feature_stages
+    )
+    save_backbone(backbone, training.output / "backbone")
 
 
 def read_epochs(output: Path) -> list[dict[str, Any]]:
@@ -156,22 +157,6 @@ class _WatchedStream(PhotoStream):
             yield batch
             if self.steps is not None:
                 self.steps.advance()
-
-
-def _backbone(training: Training, trainer: Trainer, origin: str = "") -> Backbone:
-    """The trunk as it is now, made ready for whole photos."""
-    trained = trainer.backbone(licence=training.licence, origin=origin)
-    whole = PhotoStream(
-        training.manifest,
-        splits=training.splits,
-        photo_size=trained.preprocessing.image_size,
-        batch_size=min(_SETTLING_BATCH, training.recipe.batch_size),
-        seed=training.recipe.seed,
-        decode_threads=_decode_threads(),
-        limits=training.limits,
-    )
-    photos = islice(whole.batches(0), _SETTLING_BATCHES)
-    return settle_statistics(trained, photos, device=training.device)
 
 
 class _Records:
@@ -198,7 +183,11 @@ class _Records:
         epoch = report.epoch + 1
         last = self._training.recipe.epochs
         if self._probe and (epoch % self._training.probe_every == 0 or epoch == last):
-            backbone = _backbone(self._training, self._trainer)
+            backbone = self._trainer.backbone(
+                licence=self._training.licence,
+                origin="",
+                feature_stages=self._training.feature_stages,
+            )
             figures["knn_accuracy"] = self._probe.accuracy(backbone)
         registry.log_figures(figures, step=epoch, run_id=self._training.run_id)
         self._epochs = [e for e in self._epochs if e["epoch"] < epoch]

@@ -4,9 +4,12 @@ import errno
 import logging
 import os
 import re
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -53,7 +56,8 @@ def run_job(
         argv: Arguments, or None for those of the process.
 
     Returns:
-        0 when done, else the error's `exit_code`: 2 settings, 3 data, 4 gate, 5 busy, 1 unforeseen.
+        0 when done, else the error's `exit_code`: 2 settings, 3 data, 4 gate, 5 busy, 1 unforeseen;
+        130 where a person or the system (SIGTERM) asked it to end.
     """
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
     for ours in (work.__module__, "jobs", "seer_model"):
@@ -61,7 +65,8 @@ def run_job(
     name = _program(work.__module__)
     try:
         arguments = list(sys.argv[1:] if argv is None else argv)
-        work(CliApp.run(_named(settings, name), cli_args=arguments))
+        with _ending_when_asked():
+            work(CliApp.run(_named(settings, name), cli_args=arguments))
     except ValidationError as error:
         code, message = 2, "; ".join(_describe(e) for e in error.errors())
     except SettingsError as error:
@@ -83,6 +88,19 @@ def run_job(
     line = without_passwords(" ".join(message.split()))
     print(f"{name}: error: {line}", file=sys.stderr)  # noqa: T201
     return code
+
+
+@contextmanager
+def _ending_when_asked() -> Iterator[None]:
+    """SIGTERM, as schedulers send it, is taken for Ctrl-C, which puts in order what is open."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Signals are the main thread's.
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _known_failure(message: str) -> tuple[int, str] | None:

@@ -1,6 +1,6 @@
 """Train a categorizer's head on a manifest's labelled listings and register the bundle.
 
-    python -m jobs.train_head --manifest manifest --backbone timm:regnety_004 --taxonomy tree.csv
+    python -m jobs.train_head --manifest manifest --taxonomy tree.csv
 
 Listings of the split `train`, and of no split, are learned from; those of `val` stop and calibrate
 the training. Where none is in `val`, a seventh of the others is held out by the hash of their ids.
@@ -36,7 +36,7 @@ from jobs.worker import ship_model
 from schemas.errors import DataContractError
 from schemas.taxonomy import Taxonomy
 from schemas.taxonomy_readers import read_taxonomy
-from seer_model import registry
+from seer_model import registry, zoo
 from seer_model.backbone import Backbone, save_backbone
 from seer_model.bundle import save_bundle
 from seer_model.finetuning import FinetuneRecipe, finetune
@@ -53,7 +53,7 @@ class TrainHead(PhotoSettings):
     manifest: str = Field(description="the manifest's folder")
     ds: date | None = Field(None, description="only this partition (default: all)")
     backbone: str = Field(
-        "timm:regnety_004",
+        zoo.DEFAULT,
         description="models:/…, runs:/…, a folder, zoo:NAME, vissl:FILE, timm:NAME.TAG, or "
         "timm:NAME for random weights",
     )

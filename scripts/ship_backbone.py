@@ -1,6 +1,6 @@
 """Put a pretrained backbone into the package's zoo, in half precision, with its card.
 
-    python scripts/ship_backbone.py OUTPUT NAME [--figures benchmarks/results/label_efficiency.json]
+    python -m scripts.ship_backbone OUTPUT NAME [--figures benchmarks/results/label_efficiency.json]
 
 OUTPUT is what `jobs.pretrain_backbone --output` wrote. The weights get a digest of their own when
 they are rounded. Figures measured on the shipped weights are added to the card by a second run.
@@ -8,6 +8,7 @@ they are rounded. Figures measured on the shipped weights are added to the card 
 
 import argparse
 import json
+import re
 import shutil
 import sys
 import tempfile
@@ -31,7 +32,7 @@ def ship(output: Path, name: str, figures: Path | None) -> str:
         save_backbone(trained, folder, half=True)
         shipped = load_backbone(folder)
         card = (output / "card.md").read_text(encoding="utf-8")
-        card = card.replace(trained.digest, shipped.digest)
+        card = re.sub(r"(?m)^- Digest: .*$", f"- Digest: `{shipped.digest}`", card)
         if figures is not None:
             card += _table(figures, shipped.digest)
         (folder / "card.md").write_text(card, encoding="utf-8")

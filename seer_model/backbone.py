@@ -1,7 +1,6 @@
 """Backbones: a RegNetY trunk, the preprocessing it expects and the licence of its weights.
 
-A backbone's folder holds `backbone.json` and `weights.safetensors`. Architectures are timm's
-(https://github.com/huggingface/pytorch-image-models, Apache-2.0).
+A backbone's folder holds `backbone.json` and `weights.safetensors`.
 """
 
 import hashlib
@@ -10,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from safetensors.torch import save_file
 
-from schemas.errors import BundleError, SeerError, SettingsError
+from schemas.errors import BundleError, SeerError
 from seer_model.files import (
     digest_file,
     digest_json,
@@ -24,11 +22,11 @@ from seer_model.files import (
     write_json,
 )
 from seer_model.preprocessing import DECODING, Preprocessing
+from seer_model.trunk import STAGES, Trunk
 
 __all__ = [
     "COMMERCIAL_LICENCES",
     "Backbone",
-    "build_trunk",
     "load_backbone",
     "make_backbone",
     "random_backbone",
@@ -41,7 +39,10 @@ COMMERCIAL_LICENCES = frozenset(
 """Licences of weights under which a model may be promoted without a question: SPDX, lower case, and
 `proprietary`, which stands for weights trained from scratch on photos of one's own."""
 
-_KEYS = {"architecture", "width", "preprocessing", "licence", "origin", "weights_sha256"}
+_KEYS = {
+    *("architecture", "feature_stages", "width", "preprocessing"),
+    *("licence", "origin", "weights_sha256"),
+}
 
 
 @dataclass(frozen=True)
@@ -50,17 +51,19 @@ class Backbone:
 
     Attributes:
         architecture: timm's name, such as `regnety_004`.
+        feature_stages: How many of its last stages make up the features, see `Trunk`.
         width: Length of a feature vector.
         preprocessing: What its input looks like.
         licence: Licence of the weights, lower-case SPDX where there is one; see
             `COMMERCIAL_LICENCES`.
         origin: Where the weights come from, for people.
         weights: float32 state of the trunk, by timm's names.
-        digest: SHA-256 (hex) of architecture, preprocessing and weights: the identity of the
-            features, and so the key of everything that stores them.
+        digest: SHA-256 (hex) of architecture, stages, preprocessing and weights: the identity of
+            the features, and so the key of everything that stores them.
     """
 
     architecture: str
+    feature_stages: int
     width: int
     preprocessing: Preprocessing
     licence: str
@@ -75,31 +78,14 @@ class Backbone:
 
     def build(self) -> torch.nn.Module:
         """The trunk in evaluation mode: (N, 3, H, W) float32 in, (N, width) out."""
-        module = build_trunk(self.architecture)
+        module = Trunk(self.architecture, self.feature_stages)
         module.load_state_dict(dict(self.weights), strict=True)
         return module.eval()
 
 
-def build_trunk(architecture: str) -> torch.nn.Module:
-    """A RegNetY trunk of timm without its classifier, with random weights from torch's generator.
-
-    Args:
-        architecture: timm's name, such as `regnety_004`.
-
-    Returns:
-        A module in training mode, (N, 3, H, W) in and (N, `num_features`) out.
-
-    Raises:
-        SettingsError: timm has no RegNetY of that name.
-    """
-    if not architecture.startswith("regnety_") or not timm.is_model(architecture):
-        known = ", ".join(timm.list_models("regnety_*"))
-        raise SettingsError(f"unknown architecture {short_repr(architecture)}; known: {known}")
-    module: torch.nn.Module = timm.create_model(architecture, pretrained=False, num_classes=0)
-    return module
-
-
-def random_backbone(architecture: str, image_size: int = 224, seed: int = 0) -> Backbone:
+def random_backbone(
+    architecture: str, image_size: int = 224, seed: int = 0, *, feature_stages: int = 1
+) -> Backbone:
     """A trunk with seeded random weights: it has learned nothing, and is the baseline for all else.
 
     Raises:
@@ -107,13 +93,14 @@ def random_backbone(architecture: str, image_size: int = 224, seed: int = 0) -> 
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        module = build_trunk(architecture)
+        module = Trunk(architecture)
     return make_backbone(
         architecture,
         Preprocessing(image_size=image_size),
         licence="apache-2.0",
         origin=f"random weights (seed {seed}), never trained",
         weights=module.state_dict(),
+        feature_stages=feature_stages,
     )
 
 
@@ -124,6 +111,7 @@ def make_backbone(
     licence: str,
     origin: str,
     weights: Mapping[str, torch.Tensor],
+    feature_stages: int = 1,
 ) -> Backbone:
     """A backbone of these weights, with its width and digest.
 
@@ -133,20 +121,28 @@ def make_backbone(
     Raises:
         SettingsError: timm has no RegNetY of that name.
         BundleError: The weights are not those of the architecture, by name, shape or type.
+        ValueError: It has not so many stages.
     """
     with torch.device("meta"):
-        trunk = build_trunk(architecture)
+        trunk = Trunk(architecture, feature_stages)
     _check_fit(weights, trunk.state_dict(), architecture)
-    width = int(trunk.num_features)  # type: ignore[arg-type]
     state = {k: w.float() if w.is_floating_point() else w for k, w in weights.items()}
     identity = {
         "architecture": architecture,
+        "feature_stages": feature_stages,
         "decoding": DECODING,
         "preprocessing": preprocessing.to_json(),
         "weights": {name: _digest_tensor(state[name]) for name in sorted(state)},
     }
     return Backbone(
-        architecture, width, preprocessing, licence, origin, state, digest_json(identity)
+        architecture,
+        feature_stages,
+        trunk.num_features,
+        preprocessing,
+        licence,
+        origin,
+        state,
+        digest_json(identity),
     )
 
 
@@ -195,6 +191,7 @@ def save_backbone(backbone: Backbone, folder: Path, *, half: bool = False) -> No
     write_json(
         {
             "architecture": backbone.architecture,
+            "feature_stages": backbone.feature_stages,
             "width": backbone.width,
             "preprocessing": backbone.preprocessing.to_json(),
             "licence": backbone.licence,
@@ -217,6 +214,9 @@ def load_backbone(folder: Path) -> Backbone:
         raise BundleError(f"{path}: the keys must be {sorted(_KEYS)}")
     if digest_file(weights) != record["weights_sha256"]:
         raise BundleError(f"{weights}: its digest is not the one that backbone.json records")
+    stages = record["feature_stages"]
+    if type(stages) is not int or not 1 <= stages <= STAGES:
+        raise BundleError(f"{path}: feature_stages is {short_repr(stages)}, not 1 to {STAGES}")
     tensors = load_tensors(weights)
     try:
         backbone = make_backbone(
@@ -225,6 +225,7 @@ def load_backbone(folder: Path) -> Backbone:
             licence=_line(record, "licence"),
             origin=_line(record, "origin"),
             weights=tensors,
+            feature_stages=stages,
         )
     except SeerError as error:
         raise BundleError(f"{path}: {error}") from error

@@ -16,8 +16,9 @@ import timm
 import torch
 
 from schemas.errors import SettingsError
-from seer_model.backbone import Backbone, build_trunk, make_backbone, random_backbone
+from seer_model.backbone import Backbone, make_backbone, random_backbone
 from seer_model.preprocessing import Preprocessing
+from seer_model.trunk import Trunk
 from seer_model.vissl import load_vissl
 from seer_model.zoo import load_zoo
 
@@ -57,7 +58,7 @@ def timm_backbone(name: str, *, weights_file: Path | None = None) -> Backbone:
     if not dot:
         return random_backbone(name)
     with torch.device("meta"):
-        build_trunk(architecture)
+        Trunk(architecture)
     known = [n for n in timm.list_pretrained("regnety_*") if n.startswith(f"{architecture}.")]
     if name not in known:
         raise SettingsError(f"timm:{name}: unknown weights; known: {', '.join(known) or 'none'}")

@@ -6,6 +6,7 @@ from itertools import groupby
 
 from seer_model.backbone import Backbone
 from seer_model.bundle import Bundle
+from seer_model.trunk import STAGES
 
 __all__ = ["backbone_card", "bundle_card", "literal"]
 
@@ -129,7 +130,7 @@ def _backbone(backbone: Backbone) -> str:
             f"- Backbone: {literal(backbone.architecture)}, {literal(backbone.origin)}, "
             f"digest {literal(backbone.digest)}",
             f"- Features: {backbone.width}, of photos of {backbone.preprocessing.image_size} "
-            "pixels",
+            f"pixels, from the last {backbone.feature_stages} of {STAGES} stages",
             f"- Licence of the weights: {literal(backbone.licence)}{question}",
         )
     )

@@ -15,12 +15,12 @@ from torch.nn import functional
 
 from schemas.errors import DataContractError, SettingsError
 from seer_model.backbone import Backbone, make_backbone
+from seer_model.batchnorm_statistics import settle_statistics
 from seer_model.photo_source import PhotoSource, load_photo
 from seer_model.photos import PhotoLimits, PhotoRejected
 from seer_model.preprocessing import Preprocessing
 from seer_model.pretraining.crops import CropSpec, MultiCrop
 from seer_model.pretraining.optim import adamw, cosine_with_warmup
-from seer_model.pretraining.statistics import settle_statistics
 
 __all__ = ["FinetuneRecipe", "finetune"]
 
@@ -129,6 +129,7 @@ def finetune(
     trained = make_backbone(
         backbone.architecture,
         backbone.preprocessing,
+        feature_stages=backbone.feature_stages,
         licence=backbone.licence,
         origin=f"{backbone.origin}; fine-tuned on {len(usable)} labelled photos",
         weights={

@@ -128,7 +128,7 @@ def _out_of_reach(error: BaseException) -> bool:
 
 @contextmanager
 def tracked_run(job: str, parameters: Mapping[str, object]) -> Iterator[str]:
-    """An MLflow run around a job's work; yields its id. A failure marks the run as failed.
+    """An MLflow run around a job's work; yields its id. It ends as finished, failed or killed.
 
     Its tags say which code ran (see `seer_model.code_version`).
 
@@ -150,6 +150,9 @@ def tracked_run(job: str, parameters: Mapping[str, object]) -> Iterator[str]:
     try:
         yield run.info.run_id
         status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
     finally:
         _losses.no_server_until = 0.0
         _attempt(f"status {status}", lambda _: mlflow.end_run(status))

@@ -16,9 +16,10 @@ import timm
 import torch
 
 from schemas.errors import BundleError, SettingsError
-from seer_model.backbone import Backbone, build_trunk, make_backbone
+from seer_model.backbone import Backbone, make_backbone
 from seer_model.files import DTYPES, short_repr
 from seer_model.preprocessing import Preprocessing
+from seer_model.trunk import Trunk
 
 __all__ = ["SEER_LICENCE", "load_vissl", "vissl_name"]
 
@@ -161,7 +162,7 @@ def _checked(trunk: Any, path: Path) -> dict[str, torch.Tensor]:
 
 def _trunk_shapes(architecture: str) -> Shapes:
     with torch.device("meta"):
-        state = build_trunk(architecture).state_dict()
+        state = Trunk(architecture).state_dict()
     return {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 

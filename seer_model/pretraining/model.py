@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from seer_model.backbone import build_trunk
+from seer_model.trunk import Trunk
 
 __all__ = ["SwavModel", "SwavOutput"]
 
@@ -58,10 +58,10 @@ class SwavModel(nn.Module):
         super().__init__()
         if not projection or min(*projection, prototypes) < 1:
             raise ValueError(f"not a head: projection {tuple(projection)}, {prototypes} prototypes")
-        self.trunk = build_trunk(architecture)
+        self.trunk = Trunk(architecture)
         if checkpoint_trunk:
-            self.trunk.set_grad_checkpointing(True)  # type: ignore[operator]
-        self.projection = _projection(int(self.trunk.num_features), projection)  # type: ignore[arg-type]
+            self.trunk.checkpoint_blocks()
+        self.projection = _projection(self.trunk.num_features, projection)
         self.prototypes = nn.Linear(projection[-1], prototypes, bias=False)
         self.normalise_prototypes()
 

@@ -250,7 +250,7 @@ class Trainer:
             )
         self._continues = True
 
-    def backbone(self, *, licence: str, origin: str) -> Backbone:
+    def backbone(self, *, licence: str, origin: str, feature_stages: int = 1) -> Backbone:
         """The trunk as it is now, in float32; training on does not change it."""
         weights = {
             name: tensor.to("cpu", memory_format=torch.contiguous_format, copy=True)
@@ -262,4 +262,5 @@ class Trainer:
             licence=licence,
             origin=origin,
             weights=weights,
+            feature_stages=feature_stages,
         )

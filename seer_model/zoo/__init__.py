@@ -13,7 +13,10 @@ from pathlib import Path
 from schemas.errors import SettingsError
 from seer_model.backbone import Backbone, load_backbone
 
-__all__ = ["load_zoo", "names"]
+__all__ = ["DEFAULT", "load_zoo", "names"]
+
+DEFAULT = "zoo:retail-400mf"
+"""What the jobs take where no backbone is named."""
 
 _FILES = ("backbone.json", "weights.safetensors")
 

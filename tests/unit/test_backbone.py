@@ -45,6 +45,7 @@ def test_same_seed_is_the_same_trunk(backbone: Backbone) -> None:
         pytest.param({"seed": 1}, id="seed"),
         pytest.param({"image_size": 96}, id="size"),
         pytest.param({"architecture": "regnety_004"}, id="architecture"),
+        pytest.param({"feature_stages": 2}, id="stages"),
     ],
 )
 def test_anything_else_has_another_digest(backbone: Backbone, other: dict[str, object]) -> None:
@@ -86,7 +87,10 @@ def test_only_known_licences_are_commercial(
 # Round trip
 
 
-def test_round_trip_keeps_everything(backbone: Backbone, folder: Path) -> None:
+@pytest.mark.parametrize("stages", [1, 3])
+def test_round_trip_keeps_everything(stages: int, folder: Path) -> None:
+    backbone = random_backbone("regnety_002", image_size=64, feature_stages=stages)
+    save_backbone(backbone, folder)
     loaded = load_backbone(folder)
     assert replace(loaded, weights={}) == replace(backbone, weights={})
     assert loaded.weights.keys() == backbone.weights.keys()
@@ -203,6 +207,11 @@ def forget_the_origin(folder: Path, edit_json: EditJson, seal: Seal) -> None:
         pytest.param(record(architecture="regnety_004"), "do not fit regnety_004", id="another"),
         pytest.param(record(width=367), "width", id="wrong width"),
         pytest.param(record(width="wide"), "width", id="width is no number"),
+        *(
+            pytest.param(record(feature_stages=n), "feature_stages", id=f"{n} stages")
+            for n in (0, 5, "4", True, None, 1.0)
+        ),
+        pytest.param(record(feature_stages=2), "width", id="more stages"),
         pytest.param(record(preprocessing=[64]), "preprocessing", id="preprocessing is a list"),
         pytest.param(record(preprocessing={"image_size": 64}), "preprocessing", id="incomplete"),
     ],

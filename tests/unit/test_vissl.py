@@ -11,9 +11,9 @@ import torch
 from timm.models.regnet import _filter_fn
 
 from schemas.errors import BundleError, SettingsError
-from seer_model.backbone import build_trunk
 from seer_model.backbone_sources import timm_backbone
 from seer_model.registry import resolve_backbone
+from seer_model.trunk import Trunk
 from seer_model.vissl import load_vissl
 from tests.unit.trunks import (
     MakeFolder,
@@ -30,7 +30,7 @@ torch.set_num_threads(1)
 
 def by_timm(checkpoint: Mapping[str, Any], architecture: str) -> torch.nn.Module:
     """The trunk as timm converts it."""
-    module = build_trunk(architecture)
+    module = Trunk(architecture)
     module.load_state_dict(_filter_fn(dict(checkpoint)), strict=True)
     return module
 

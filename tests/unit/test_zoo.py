@@ -9,10 +9,11 @@ import torch
 from safetensors.torch import load_file
 
 from schemas.errors import SettingsError
+from seer_model import zoo as package_zoo
 from seer_model.backbone import load_backbone, make_backbone, random_backbone, save_backbone
 from seer_model.preprocessing import Preprocessing
 from seer_model.registry import resolve_backbone
-from seer_model.zoo import load_zoo, names
+from seer_model.zoo import DEFAULT, load_zoo, names
 from tests.unit.trunks import features, some_trunk
 
 torch.set_num_threads(1)
@@ -84,9 +85,14 @@ def test_unknown_in_the_zoo_lists_the_known(zoo: Path, name: str) -> None:
 
 
 def test_the_zoo_of_the_package_is_sound() -> None:
+    assert DEFAULT.removeprefix("zoo:") in names()
+    folder = Path(package_zoo.__file__).parent
+    assert sum(path.stat().st_size for path in folder.glob("*/*")) < 12_000_000
     for name in names():
         backbone = load_zoo(name)
         assert resolve_backbone(f"zoo:{name}").digest == backbone.digest
         assert features(backbone).shape == (1, backbone.width)
+        assert backbone.commercial
+        assert backbone.digest in (folder / name / "card.md").read_text(encoding="utf-8")
     with pytest.raises(SettingsError, match="zoo:no-such: unknown; known: "):
         resolve_backbone("zoo:no-such")

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from seer_model.backbone import Backbone, build_trunk
+from seer_model.backbone import Backbone
+from seer_model.trunk import Trunk
 
 State = dict[str, torch.Tensor]
 
@@ -27,7 +28,7 @@ def run(trunk: torch.nn.Module, size: int = 32) -> torch.Tensor:
 def some_trunk(architecture: str = "regnety_002") -> State:
     """A trunk's state with statistics, affine parameters and counters that differ."""
     torch.manual_seed(1)
-    state: State = build_trunk(architecture).state_dict()
+    state: State = Trunk(architecture).state_dict()
     for name, tensor in state.items():
         if name.endswith(("bn.weight", "running_var")):
             tensor.uniform_(0.5, 1.5)

@@ -5,6 +5,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from tests.spark.faults.processes import run_script
 from tests.spark.faults.watching import Watch
@@ -81,3 +82,29 @@ def test_readers_see_one_run_whole_and_the_next_run_puts_all_right(
     assert watch.runs == [before, *([left] if done else []), after]
     # What the killed run left is gone; the one replaced stays for those who read it.
     assert {path.name for path in runs.iterdir()} == {left, after}
+
+
+def test_asked_to_end_it_leaves_all_in_order(
+    flags: list[str],
+    manifest: Path,
+    output: Path,
+    listings: list[str],
+    categorize: Categorize,
+    tracking_uri: str,
+    tmp_path: Path,
+) -> None:
+    """SIGTERM is what a scheduler sends first."""
+    before = categorize(manifest, output)["run_id"]
+    asked = "when('.work', lambda: os.kill(os.getpid(), signal.SIGTERM))"
+    with Watch.over(output / f"ds={DS}", listings) as watch:
+        ended = run_script(tmp_path, DIES.format(patch=asked), *flags)
+        client = MlflowClient(tracking_uri)
+        experiment = client.get_run(before).info.experiment_id
+        (last, *_) = client.search_runs([experiment], order_by=["start_time DESC"])
+        after = categorize(manifest, output)["run_id"]
+    assert ended.returncode == 130, ended.stderr
+    assert [line for line in ended.stderr.splitlines() if line.endswith("error: interrupted")]
+    assert last.info.status == "KILLED"
+    assert watch.runs == [before, after]
+    # Tasks may have been writing still when the run tidied.
+    assert {path.name for path in (output / "_runs" / f"ds={DS}").iterdir()} == {before, after}

@@ -6,8 +6,8 @@ import torch
 from torch.nn import functional
 
 from seer_model.backbone import Backbone, random_backbone
+from seer_model.batchnorm_statistics import settle_statistics
 from seer_model.preprocessing import normalise
-from seer_model.pretraining.statistics import settle_statistics
 
 STEM = "stem.bn"
 

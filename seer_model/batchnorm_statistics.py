@@ -46,6 +46,7 @@ def settle_statistics(
     return make_backbone(
         backbone.architecture,
         backbone.preprocessing,
+        feature_stages=backbone.feature_stages,
         licence=backbone.licence,
         origin=backbone.origin,
         weights={
