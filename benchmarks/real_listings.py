@@ -1,6 +1,6 @@
 """How well real listings are categorized: grocery and clothing, their own taxonomies and Shopify's.
 
-    .venv/bin/python -m benchmarks.real_listings --data ../shared/data --backbone timm:regnety_004
+    .venv/bin/python -m benchmarks.real_listings --data ../shared/data
 
 For each data set: manifest, head from `train` and `val`, then the listings of the split that
 neither saw are categorized by the job and compared with their labels. Prints a Markdown table and
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs import build_manifest, categorize_listings, evaluate_challenger, train_head
+from seer_model import zoo
 
 DS = "2026-01-01"
 COLUMNS = (
@@ -105,7 +106,7 @@ def main() -> None:
     """Run all tasks and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--backbone", default="timm:regnety_004")
+    parser.add_argument("--backbone", default=zoo.DEFAULT, help="as train_head takes it")
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
     arguments = parser.parse_args()
     if not arguments.data.is_dir():

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.label_efficiency import best_strength, of_backbone, probe, read_photos
+from seer_model import zoo
 from seer_model.backbone import make_backbone
 from seer_model.preprocessing import Preprocessing
 from seer_model.registry import resolve_backbone
@@ -28,7 +29,7 @@ def main() -> None:
     """Measure, print and write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="holds grocery/")
-    parser.add_argument("--backbone", default="timm:regnety_004", help="as train_head takes it")
+    parser.add_argument("--backbone", default=zoo.DEFAULT, help="as train_head takes it")
     parser.add_argument(
         "--results", type=Path, default=Path("benchmarks/results/scaled_decode.json")
     )

@@ -23,7 +23,7 @@ def demo(folder: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     """Runs in a folder of its own, so that whatever is written by accident is seen there."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     environment.pop("MLFLOW_TRACKING_URI", None)
-    command = [sys.executable, "-m", "jobs.demo", "--backbone", "timm:regnety_002", *flags]
+    command = [sys.executable, "-m", "jobs.demo", *flags]
     return subprocess.run(
         command,
         cwd=folder,
