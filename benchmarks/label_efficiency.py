@@ -51,10 +51,9 @@ ALL = 0
 PER_CATEGORY = (ALL, 20, 5, 1)
 DRAWS = {ALL: 1, 20: 3, 5: 3, 1: 5}
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
-# Steps of 64 photos; a network that has learned something needs half of them.
+# Of what is trained with labels; all that differs is where it starts.
+RECIPE = FinetuneRecipe(crop_size=128)
 STEPS = {ALL: 1500, 20: 1200, 5: 400, 1: 150}
-SCRATCH = FinetuneRecipe(crop_size=128, learning_rate=2e-3)
-FINETUNE = FinetuneRecipe(crop_size=128)
 LITE0 = "EfficientNet-Lite0, supervised on ImageNet"
 THREADS = os.cpu_count() or 1
 
@@ -192,21 +191,20 @@ class Study:
         degraded = self._degraded(extractor, fitted)
         return {"name": name, "top1": accuracy, "degraded": degraded}
 
-    def trained(self, name: str, backbone: Backbone, recipe: FinetuneRecipe) -> dict[str, Any]:
+    def trained(self, name: str, backbone: Backbone) -> dict[str, Any]:
         """A network that is trained anew for every number of labels, in one draw of them."""
         accuracy, degraded = {}, {}
         for count in PER_CATEGORY:
             rows = draw(self.train.labels, count, 0)
             log.info("%s: training on %d photos", name, len(rows))
             labelled = self.train.some(rows)
-            steps = STEPS[count] if recipe is SCRATCH else STEPS[count] // 2
-            per_epoch = max(1, len(rows) // recipe.batch_size)
+            per_epoch = max(1, len(rows) // RECIPE.batch_size)
             extractor = of_backbone(
                 finetune(
                     backbone,
                     [photo_source(path, None) for path in labelled.paths],
                     labelled.labels,
-                    replace(recipe, epochs=max(1, steps // per_epoch)),
+                    replace(RECIPE, epochs=max(1, STEPS[count] // per_epoch)),
                     decode_threads=THREADS,
                 )
             )
@@ -276,8 +274,8 @@ def main() -> None:
         study.frozen(arguments.backbone, of_backbone(backbone)),
         study.frozen(f"{backbone.architecture}, random weights", of_backbone(random)),
         study.frozen(LITE0, Extractor(Lite0())),
-        study.trained(f"{backbone.architecture}, from scratch with the labels", random, SCRATCH),
-        study.trained(f"{arguments.backbone}, fine-tuned with the labels", backbone, FINETUNE),
+        study.trained(f"{backbone.architecture}, from scratch with the labels", random),
+        study.trained(f"{arguments.backbone}, fine-tuned with the labels", backbone),
     ]
     arguments.results.mkdir(parents=True, exist_ok=True)
     markdown = (

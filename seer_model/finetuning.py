@@ -56,7 +56,7 @@ class FinetuneRecipe:
     crop_size: int | None = None
     scale: tuple[float, float] = (0.35, 1.0)
     colour_strength: float = 0.4
-    learning_rate: float = 5e-4
+    learning_rate: float = 2e-3
     weight_decay: float = 0.05
     label_smoothing: float = 0.1
     bf16: bool = True
