@@ -91,8 +91,7 @@ def run(task: Task, data: Path, work: Path, backbone: str) -> dict[str, Any]:
     figures = json.loads(report.read_text(encoding="utf-8"))
     counts = {name: figures[name] for name in COUNTS}
     quality = json.loads(evaluation.read_text(encoding="utf-8"))["challenger"]
-    del quality["model"]
-    return {"task": task.name, **quality, "counts": counts}
+    return {"task": task.name, **quality, "listings": counts["listings"], "counts": counts}
 
 
 def call(job: Any, *parts: list[str]) -> None:
@@ -120,7 +119,7 @@ def main() -> None:
     print("| listings of | " + " | ".join(name.replace("_", " ") for name in COLUMNS) + " |")
     print("|---|" + "--:|" * len(COLUMNS))
     for result in results:
-        cells = [result[name] for name in COLUMNS]
+        cells = [result.get(name) for name in COLUMNS]
         shown = ["-" if c is None else f"{c:.3f}" if isinstance(c, float) else c for c in cells]
         print(f"| {result['task']} | " + " | ".join(map(str, shown)) + " |")
     print(f"\nWritten to {path}")
