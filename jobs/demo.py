@@ -44,7 +44,7 @@ class Demo(JobSettings):
     target_precision: float = Field(
         0.7, gt=0, lt=1, description="share of assigned listings that is to be right"
     )
-    samples: int = Field(200, ge=12, description="sample listings to draw")
+    samples: int = Field(480, ge=12, description="sample listings to draw")
 
     @model_validator(mode="after")
     def _together(self) -> Self:
