@@ -242,8 +242,8 @@ def plot(results: list[dict[str, Any]], path: Path) -> None:
     """Top-1 over the number of labels."""
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
     columns = list(reversed(results[0]["top1"]))
-    for one in results:
-        axes.plot(columns, [one["top1"][c] for c in columns], marker="o", label=one["name"])
+    for result in results:
+        axes.plot(columns, [result["top1"][c] for c in columns], marker="o", label=result["name"])
     axes.set(
         xlabel="labelled photos",
         ylabel="top-1 on grocery's test photos",
