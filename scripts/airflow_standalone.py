@@ -42,6 +42,8 @@ def settings(port: str) -> dict[str, str]:
         "CORE__PARALLELISM": "4",
         # No log-in: who can reach this machine's loopback is admin.
         "CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+        # Of SQLite's writers one waits for the other; five seconds are not always enough.
+        "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{HOME / 'airflow.db'}?timeout=60",
         # Logs are read from the disk; these servers are for other machines'. 0 is any free port.
         "LOGGING__WORKER_LOG_SERVER_PORT": "0",
         "LOGGING__TRIGGER_LOG_SERVER_PORT": "0",

@@ -54,7 +54,7 @@ def test_manual_run_waits_for_its_partition_and_a_killed_job_is_done_again(
 
 
 def test_scheduled_run(airflow: Airflow, marketplace: Marketplace) -> None:
-    (run,) = wait_for("a scheduled run", lambda: airflow.runs(DAILY, "scheduled"))
+    run, *_ = wait_for("a scheduled run", lambda: airflow.runs(DAILY, "scheduled"))
     assert airflow.finish(DAILY, run) == DONE
     ds = airflow.result(DAILY, run, "wait_for_manifest")
     assert run.startswith(f"scheduled__{ds}T")
