@@ -48,6 +48,14 @@ def run_script(
         assert not alive
 
 
+def command_of(process: psutil.Process) -> list[str]:
+    """What a process was started with; nothing once it has ended."""
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
 def _is_ours(process: psutil.Process, mark: str) -> bool:
     try:
         return process.pid != os.getpid() and process.environ().get(_MARK) == mark

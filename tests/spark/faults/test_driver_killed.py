@@ -15,6 +15,7 @@ pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
 DIES = """
 import os, signal, sys, threading, time
+from contextlib import suppress
 from pathlib import Path
 import psutil
 from jobs import categorize_listings as job, publish
@@ -24,7 +25,8 @@ def die(*args, **kwargs):
 
 def die_with_all():
     for process in psutil.Process().children(recursive=True):
-        process.kill()
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
     die()
 
 def replace_and_die(path, target, replace=Path.replace):

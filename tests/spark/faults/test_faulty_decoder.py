@@ -13,7 +13,7 @@ from schemas.rejects import RejectReason
 from seer_model.backbone import random_backbone
 from seer_model.embedder import EmbeddedPhoto, PhotoEmbedder
 from seer_model.photo_source import PhotoSource
-from tests.spark.faults.processes import ROOT, run_script
+from tests.spark.faults.processes import ROOT, command_of, run_script
 from tests.spark.manifest_rows import (
     BY_RUN,
     Categorize,
@@ -87,7 +87,7 @@ def test_apart_a_generator_that_is_closed_leaves_no_process(
 ) -> None:
     def children() -> set[int]:
         found = psutil.Process().children(recursive=True)
-        return {p.pid for p in found if "spawn_main" in " ".join(p.cmdline())}
+        return {p.pid for p in found if "spawn_main" in " ".join(command_of(p))}
 
     before = children()
     photo = draw_photo("warm/red")

@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from tests.spark.faults.photo_server import ALLOWED, PhotoHandler, photo_server
+from tests.spark.faults.processes import command_of
 from tests.spark.faults.watching import Watch
 from tests.spark.manifest_rows import (
     BY_RUN,
@@ -28,7 +29,9 @@ pytestmark = [pytest.mark.spark, pytest.mark.slow]
 def executor_of(process: psutil.Process) -> psutil.Process:
     """The Java process that started a Python worker."""
     (found,) = [
-        p for p in process.parents() if "CoarseGrainedExecutorBackend" in " ".join(p.cmdline())
+        parent
+        for parent in process.parents()
+        if "CoarseGrainedExecutorBackend" in " ".join(command_of(parent))
     ]
     return found
 
@@ -139,7 +142,7 @@ def test_driver_and_executor_killed_together(
         (found,) = [
             process
             for process in psutil.Process().children(recursive=True)
-            if process.name().startswith("python") and str(JOB) in process.cmdline()
+            if str(JOB) in (command := command_of(process)) and "python" in command[0]
         ]
         return found
 
