@@ -26,7 +26,7 @@ __all__ = ["EmbeddedPhotos", "embed_photos", "scratch_folder"]
 
 log = logging.getLogger(__name__)
 
-_PHOTOS_PER_TASK = 512
+_PHOTOS_PER_TASK = 1024
 _KEPT: pa.Schema = pa.schema(
     [
         ("listing_id", pa.string()),

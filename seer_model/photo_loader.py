@@ -1,9 +1,12 @@
 """Photos from their sources to pixels, many at a time, in order, and never more than the limits."""
 
+import os
+import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from threading import Event
+from contextlib import suppress
 
 from schemas.rejects import RejectReason
 from seer_model.byte_budget import ByteBudget
@@ -17,6 +20,7 @@ Loaded = Pixels | RejectReason
 """A photo as `prepare_photo` makes it, or why it cannot be used."""
 
 _READERS = 16
+_LOWEST_PRIORITY = 19
 
 
 class PhotoLoader:
@@ -38,7 +42,9 @@ class PhotoLoader:
         self._decode_photo = decode
         self._limits = limits
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="read")
-        self._decoders = ThreadPoolExecutor(decode_threads, thread_name_prefix="decode")
+        self._decoders = ThreadPoolExecutor(
+            decode_threads, thread_name_prefix="decode", initializer=_give_way
+        )
 
     def load(self, sources: Iterable[PhotoSource], *, ahead: int) -> Generator[Loaded, None, None]:
         """Load photos in their order.
@@ -50,7 +56,7 @@ class PhotoLoader:
         Closing the generator drops the photos that no thread has begun with.
         """
         encoded = ByteBudget(self._limits.max_encoded_memory)
-        dropped = Event()
+        dropped = threading.Event()
         under_way: deque[_Photo] = deque()
         try:
             for source in sources:
@@ -95,10 +101,21 @@ class PhotoLoader:
             photo.settle(pixels)
 
 
+def _give_way() -> None:
+    """Let this thread run in the time that the model leaves.
+
+    On a CPU the two share the task's cores. Taking turns every few milliseconds they displace each
+    other's data from the caches, which takes 4% longer than whole batches in turn.
+    """
+    if sys.platform == "linux":  # Elsewhere a priority is that of the whole process.
+        with suppress(OSError):  # Where a sandbox does not allow it, it is slower, and no error.
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _LOWEST_PRIORITY)
+
+
 class _Photo:
     """A photo under way, and the bytes it holds until it is loaded."""
 
-    def __init__(self, encoded: ByteBudget, held: int, dropped: Event) -> None:
+    def __init__(self, encoded: ByteBudget, held: int, dropped: threading.Event) -> None:
         self._encoded = encoded
         self._held = held
         self.dropped = dropped

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
+from torch.nn import functional
 
 from schemas.errors import BundleError
 from seer_model.byte_budget import ByteBudget
@@ -15,9 +16,9 @@ from seer_model.photos import PhotoLimits, decoded_photo
 
 __all__ = ["DECODING", "Preprocessing", "normalise", "prepare_photo"]
 
-DECODING = 2
+DECODING = 3
 """Which pixels a photo gives; raised whenever they change, as it is part of a backbone's digest.
-2: colour profiles are applied."""
+2: colour profiles are applied. 3: resized by torch, not Pillow."""
 
 _MAX_IMAGE_SIZE = 4096
 
@@ -88,11 +89,11 @@ def prepare_photo(
 ) -> npt.NDArray[np.uint8]:
     """Decode a photo, resize its short side to `image_size` and crop the centre.
 
-    Both in one step: the largest centred square is resampled, so a long photo never becomes a huge
-    intermediate image. The interpolation is Pillow's bilinear with antialiasing (a triangle filter
-    as wide as the reduction), the one torchvision's `Resize` defaults to; bicubic takes half as
-    long again and differs little once the photo was decoded at reduced scale. `reducing_gap=2.0`
-    first averages whole blocks of a photo more than four times too large.
+    Both in one step: only the largest centred square is resampled. The interpolation is bilinear
+    with antialiasing (a triangle filter as wide as the reduction), the one that torchvision's
+    `Resize` defaults to, as torch computes it on bytes: within a level or two of Pillow's, in less
+    than half of its time. Of a square four times too large or more, Pillow first averages whole
+    blocks of pixels.
 
     Args:
         data: The encoded photo.
@@ -108,16 +109,21 @@ def prepare_photo(
     """
     size = preprocessing.image_size
     with decoded_photo(data, size, limits, memory) as image:
-        side = min(image.size)
-        left, top = (image.width - side) / 2, (image.height - side) / 2
-        square = image.resize(
-            (size, size),
-            Image.Resampling.BILINEAR,
-            box=(left, top, left + side, top + side),
-            reducing_gap=2.0,
-        )
+        square = _centre_square(image, size)
         del image  # Before the memory is given back.
-        return np.array(square)
+        batch = torch.from_numpy(np.array(square)).unsqueeze(0).permute(0, 3, 1, 2)
+        resized = functional.interpolate(batch, (size, size), mode="bilinear", antialias=True)
+        pixels: npt.NDArray[np.uint8] = resized.permute(0, 2, 3, 1).squeeze(0).contiguous().numpy()
+        return pixels
+
+
+def _centre_square(image: Image.Image, size: int) -> Image.Image:
+    """The largest centred square, in whole pixels; at least twice `size` if it was reduced."""
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    box = (left, top, left + side, top + side)
+    factor = side // (2 * size)
+    return image.reduce(factor, box) if factor > 1 else image.crop(box)
 
 
 def normalise(batch: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
