@@ -10,24 +10,13 @@ ROOT = Path(__file__).parents[2]
 GIB = 1 << 30
 
 EMBED = """
-import io, sys
 from pathlib import Path
-import numpy as np
-from PIL import Image
 from seer_model.backbone import random_backbone
 from seer_model.embedder import PhotoEmbedder
 from seer_model.photo_source import PhotoSource
+from tests.huge_photos import huge_photos
 
-def encoded(image, form, **options):
-    buffer = io.BytesIO()
-    image.save(buffer, form, **options)
-    return buffer.getvalue()
-
-noise = np.random.default_rng(0).integers(0, 128, (600, 800, 3), np.uint8)
-image = Image.fromarray(np.tile(noise, (10, 10, 1)))
-photos = [encoded(image, "JPEG", quality=60, progressive=p) for p in (False, True)]
-photos.append(encoded(Image.new("RGB", (8000, 6000), (9, 80, 200)), "PNG"))
-del image
+photos = huge_photos()
 Path("/proc/self/clear_refs").write_text("5")  # Peaks are counted from here on.
 embedder = PhotoEmbedder.open(random_backbone("regnety_008"), threads=2)
 sources = (PhotoSource(None, photos[n % 3]) for n in range(50))
