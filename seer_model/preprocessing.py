@@ -91,7 +91,7 @@ def prepare_photo(
 
     Both in one step: only the largest centred square is resampled. The interpolation is bilinear
     with antialiasing (a triangle filter as wide as the reduction), the one that torchvision's
-    `Resize` defaults to, as torch computes it on bytes: within a level or two of Pillow's, in less
+    `Resize` defaults to, as torch computes it on bytes: within a few levels of Pillow's, in less
     than half of its time. Of a square four times too large or more, Pillow first averages whole
     blocks of pixels.
 
