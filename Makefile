@@ -50,7 +50,7 @@ demo: setup ## categorize sample listings, or yours (PHOTOS=folder LISTINGS=csv 
 
 airflow: setup .venv-airflow/.stamp ## start Airflow with the DAGs and the demo's data (AIRFLOW_PORT=8080)
 	@$(CHECK) java
-	@exec $(BIN)/python scripts/airflow_standalone.py
+	@exec $(BIN)/python -m scripts.airflow_standalone
 
 test: setup .venv-airflow/.stamp ## run the tests (PYTEST_ARGS="-m 'not slow'")
 	@$(CHECK) java
@@ -67,7 +67,7 @@ lint: setup .venv-airflow/.stamp ## check style, types and layers
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/mypy scripts
+	$(BIN)/mypy -p scripts
 	$(BIN)/mypy --python-executable .venv-airflow/bin/python airflow_dags
 	$(BIN)/lint-imports
 

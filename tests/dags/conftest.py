@@ -12,6 +12,7 @@ from pathlib import Path
 import pyspark
 import pytest
 
+from scripts.local_postgres import local_postgres
 from seer_model.bundle import load_bundle, save_bundle
 from seer_model.head import LinearHead
 from tests.dags.airflow_instance import BIN, ROOT, Airflow
@@ -56,7 +57,9 @@ def marketplace(
 
 
 @pytest.fixture(scope="session")
-def airflow(marketplace: Marketplace) -> Iterator[Airflow]:
+def airflow(
+    marketplace: Marketplace, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Airflow]:
     if not (BIN / "airflow").exists():
         pytest.fail("there is no Airflow: run `make .venv-airflow/.stamp`, as `make test` does")
     folder = marketplace.folder
@@ -93,8 +96,10 @@ def airflow(marketplace: Marketplace) -> Iterator[Airflow]:
     }
     soon = datetime.now(UTC) + timedelta(minutes=2)
     cron = f"{soon.minute} {soon.hour} * * *"
-    with Airflow(folder / "airflow", environment).running(SEER_AIRFLOW_DAILY_CRON=cron) as airflow:
-        yield airflow
+    with local_postgres(tmp_path_factory.mktemp("postgres")) as database:
+        airflow = Airflow(folder / "airflow", database, environment)
+        with airflow.running(SEER_AIRFLOW_DAILY_CRON=cron):
+            yield airflow
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,8 @@ from tests.dags.airflow_instance import ROOT
 
 def start(port: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, ROOT / "scripts" / "airflow_standalone.py"],
+        [sys.executable, "-m", "scripts.airflow_standalone"],
+        cwd=ROOT,
         env={**os.environ, "AIRFLOW_PORT": str(port)},
         capture_output=True,
         text=True,
