@@ -265,6 +265,8 @@ def main() -> None:
     if not (arguments.data / "grocery").is_dir():
         parser.error(f"--data {arguments.data}: no folder grocery there")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    # With a label a category, every label is another.
+    warnings.filterwarnings("ignore", "The number of unique classes")
     plt.switch_backend("agg")
     study = Study(**read_photos(arguments.data / "grocery"))
     backbone = resolve_backbone(arguments.backbone)
