@@ -28,6 +28,9 @@ from seer_model import zoo
 
 NAME = "listing-categorizer"
 
+# Drawings are like no photo that the backbone has seen. Somebody's own photos may be many.
+_FINETUNE = ["--finetune", "--finetune-size", "128", "--finetune-epochs", "16"]
+
 _Main = Callable[[Sequence[str]], int]
 
 
@@ -42,7 +45,7 @@ class Demo(JobSettings):
     output: Path = Field(Path("demo-output"), description="folder for all that is written")
     backbone: str = Field(zoo.DEFAULT, description="what jobs.train_head takes")
     target_precision: float = Field(
-        0.7, gt=0, lt=1, description="share of assigned listings that is to be right"
+        0.8, gt=0, lt=1, description="share of assigned listings that is to be right"
     )
     samples: int = Field(480, ge=12, description="sample listings to draw")
 
@@ -85,6 +88,7 @@ def demo(settings: Demo) -> None:
         train_head.main,
         ["--manifest", str(output / "labelled"), "--taxonomy", str(taxonomy)],
         ["--backbone", settings.backbone, "--registered-name", NAME, *embeddings],
+        [] if settings.listings else _FINETUNE,
         ["--target-precision", str(settings.target_precision), "--report", str(report), *common],
     )
     trained = json.loads(report.read_text(encoding="utf-8"))

@@ -91,6 +91,13 @@ def _category(row: dict[str, Any]) -> str:
     return f"{row['candidates'][0]['category_id']}?" if row["candidates"] else ""
 
 
+def _short(row: dict[str, Any]) -> str:
+    """The same without what is above it, or the decision if there is no guess."""
+    if row["category_path"]:
+        return str(row["category_path"][-1])
+    return _category(row).rpartition("/")[2] or str(row["decision"])
+
+
 def _tiles(rows: list[dict[str, Any]], photos: list[dict[str, Any]]) -> list[Tile]:
     rejected = {row["listing_id"]: dict(row["image_rejects"] or ()) for row in rows}
     first: dict[str, dict[str, Any]] = {}
@@ -103,7 +110,7 @@ def _tiles(rows: list[dict[str, Any]], photos: list[dict[str, Any]]) -> list[Til
     return [
         Tile(
             photo=_read(first[row["listing_id"]]),
-            title=_category(row) or row["decision"],
+            title=_short(row),
             caption=f"{row['listing_id']}  {row['reject_reason'] or format(row['score'], '.2f')}",
             colour=_COLOURS[Decision(row["decision"])],
         )

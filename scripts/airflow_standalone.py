@@ -67,7 +67,7 @@ def settings(port: str, database: str) -> dict[str, str]:
         "SPARK_CONF_DIR": str(HOME / "spark-conf"),
         "SPARK_LOCAL_IP": "127.0.0.1",
         # What the demo's champion was trained with.
-        "SEER_TARGET_PRECISION": "0.7",
+        "SEER_TARGET_PRECISION": "0.8",
         **{f"AIRFLOW__{name}": value for name, value in airflow.items()},
         **{f"SEER_AIRFLOW_{name}": str(value) for name, value in dags.items()},
     }

@@ -56,7 +56,8 @@ def test_samples_and_a_rerun(tmp_path: Path) -> None:
     assert figures["rejected"] >= 1
     with Image.open(output / "contact_sheet.png") as sheet:
         assert min(sheet.size) > 200
-    for part in ("contact_sheet.png", "photos a second", "MLflow run", figures["run_id"]):
+    parts = ("contact_sheet.png", "photos a second", "MLflow run", figures["run_id"], "fine-tuned")
+    for part in parts:
         assert part in first.stdout
     assert sorted(path.name for path in tmp_path.iterdir()) == ["demo-output"]
 
@@ -76,6 +77,7 @@ def test_own_photos_with_labels_and_without(tmp_path: Path) -> None:
         *("--taxonomy", str(samples.taxonomy_csv), "--output", "labelled"),
     )
     assert labelled.returncode == 0, labelled.stderr
+    assert "fine-tuned" not in labelled.stdout
     new = {row["listing_id"] for row in published(tmp_path / "labelled")}
     manifest = pq.read_table(next((tmp_path / "labelled" / "manifest").glob("ds=*")))
     assert new == set(manifest.column("listing_id").to_pylist())
