@@ -24,6 +24,7 @@ from jobs.demo_result import show_result
 from jobs.samples import draw_sample_listings
 from jobs.settings import JobSettings, run_job
 from schemas.errors import SeerError, SettingsError
+from schemas.taxonomy_readers import read_taxonomy
 from seer_model import zoo
 
 NAME = "listing-categorizer"
@@ -105,7 +106,7 @@ def demo(settings: Demo) -> None:
         [*embeddings, "--report", str(report), *common],
     )
     figures: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
-    show_result(output, today, figures, common[1])
+    show_result(output, today, figures, read_taxonomy(taxonomy), common[1])
 
 
 def _start_afresh(output: Path) -> None:

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from jobs.contact_sheet import Tile, draw_contact_sheet
 from schemas.categories import Decision
+from schemas.taxonomy import Taxonomy
 from seer_model.photo_reading import read_photo
 from seer_model.photos import PhotoLimits, PhotoRejected
 
@@ -27,13 +28,16 @@ _TILES = 48
 _WIDTH = 120
 
 
-def show_result(output: Path, ds: str, figures: dict[str, Any], tracking_uri: str) -> None:
+def show_result(
+    output: Path, ds: str, figures: dict[str, Any], taxonomy: Taxonomy, tracking_uri: str
+) -> None:
     """Print the end of the demo and write `OUTPUT/contact_sheet.png`.
 
     Args:
         output: The demo's folder, with `categories` and `manifest` in it.
         ds: The partition.
         figures: The report of `jobs.categorize_listings`.
+        taxonomy: That of the labels, where listings have some.
         tracking_uri: MLflow's.
     """
     rows = pads.dataset(output / "categories" / f"ds={ds}").to_table().to_pylist()
@@ -47,6 +51,7 @@ def show_result(output: Path, ds: str, figures: dict[str, Any], tracking_uri: st
     console.print(_dozen(rows, labels))
     console.print(
         f"{figures['listings']} listings: {figures['assigned']} assigned, "
+        f"{_right(rows, labels, taxonomy)}"
         f"{figures['needs_review']} need review, {figures['rejected']} rejected; "
         f"{figures['photos']} photos, {figures['photos_rejected']} of them unusable"
     )
@@ -62,6 +67,16 @@ def show_result(output: Path, ds: str, figures: dict[str, Any], tracking_uri: st
         "contact sheet": sheet,
     }.items():
         console.print(f"{what:>14}  {path}")
+
+
+def _right(rows: list[dict[str, Any]], labels: dict[str, str | None], taxonomy: Taxonomy) -> str:
+    """How many of the assigned have their label or what is above it, if any has a label."""
+    right = [
+        row["category_id"] in (label, *taxonomy.ancestors(label))
+        for row in rows
+        if row["category_id"] and (label := labels[row["listing_id"]]) and label in taxonomy
+    ]
+    return f"{sum(right)} of them rightly, " if right else ""
 
 
 def _dozen(rows: list[dict[str, Any]], labels: dict[str, str | None]) -> Table:

@@ -16,6 +16,7 @@ from jobs.samples import draw_sample_listings
 from schemas.categories import check_categories
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
+LABELS = ("listing_id", "category_id")
 ROOT = Path(__file__).parents[2]
 
 
@@ -44,7 +45,7 @@ def published(output: Path) -> list[dict[str, object]]:
 
 
 def test_samples_and_a_rerun(tmp_path: Path) -> None:
-    first = demo(tmp_path, "--samples", "48")
+    first = demo(tmp_path, "--samples", "48", "--target-precision", "0.1")
     assert first.returncode == 0, first.stderr
     output = tmp_path / "demo-output"
     figures = json.loads((output / "categorize_listings.json").read_text(encoding="utf-8"))
@@ -56,6 +57,12 @@ def test_samples_and_a_rerun(tmp_path: Path) -> None:
     assert figures["rejected"] >= 1
     with Image.open(output / "contact_sheet.png") as sheet:
         assert min(sheet.size) > 200
+    labels = dict(zip(*(manifest.column(c).to_pylist() for c in LABELS), strict=True))
+    assigned = [row for row in rows if row["decision"] == "assigned"]
+    # A drawn sample's category begins with those above it.
+    right = [f"{labels[r['listing_id']]}/".startswith(f"{r['category_id']}/") for r in assigned]
+    said = f"{len(assigned)} assigned, {sum(right)} of them rightly"
+    assert f"listings: {said}" in first.stdout
     parts = ("contact_sheet.png", "photos a second", "MLflow run", figures["run_id"], "fine-tuned")
     for part in parts:
         assert part in first.stdout
@@ -90,6 +97,7 @@ def test_own_photos_with_labels_and_without(tmp_path: Path) -> None:
     unlabelled = demo(tmp_path, *flags)
     assert unlabelled.returncode == 0, unlabelled.stderr
     assert "no labels to learn from" in unlabelled.stdout
+    assert "rightly" not in unlabelled.stdout
     assert {row["listing_id"] for row in published(tmp_path / "unlabelled")} == {
         path.name for path in few.iterdir()
     }
