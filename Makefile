@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 DEMO_OUTPUT ?= demo-output
+# Processes that run the tests; each takes about 6 GB with all that it starts.
+TEST_WORKERS ?= 2
 # Patience for the large wheels (PyTorch, CUDA) on a slow line, in seconds.
 UV_HTTP_TIMEOUT ?= 300
 
@@ -15,6 +17,7 @@ unexport SPARK_HOME PYTHONPATH PYTHONHOME
 unexport PYTHONDONTWRITEBYTECODE
 
 CHECK := sh scripts/check_prerequisites.sh
+INSTALL := sh scripts/install_lock.sh
 UV := .uv/bin/uv
 BIN := .venv/bin
 COMPILE := $(UV) pip compile --universal --python-version 3.11 --generate-hashes \
@@ -31,33 +34,36 @@ option = case "$$$(2)" in \
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help setup demo airflow test soak bench lint audit format package lock clean
+.PHONY: help setup demo airflow unit test soak bench lint audit format package lock clean
 
 help: ## list the targets
-	@echo "Usage: make TARGET"
+	@echo "Usage: make TARGET [VARIABLE=value]"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s  %s\n", $$1, $$2 }' Makefile
 
-setup: .venv/.stamp ## make the environment in .venv (PYTHON=python3.12)
+setup: .venv/.stamp ## install Python packages into .venv (PYTHON=python3.12)
 
-demo: setup ## categorize sample listings, or yours (PHOTOS=folder LISTINGS=csv TAXONOMY=csv)
+demo: setup ## categorize samples, or yours (PHOTOS=folder LISTINGS=csv TAXONOMY=csv)
 	@$(CHECK) java
 	@set --; \
 	$(call option,--photos,PHOTOS); \
 	$(call option,--listings,LISTINGS); \
 	$(call option,--taxonomy,TAXONOMY); \
 	$(call option,--output,DEMO_OUTPUT); \
-	exec $(BIN)/python -m jobs.demo "$$@"
+	exec $(BIN)/python -m demo "$$@"
 
 airflow: setup .venv-airflow/.stamp ## start Airflow with the DAGs and the demo's data (AIRFLOW_PORT=8080)
 	@$(CHECK) java
 	@exec $(BIN)/python -m scripts.airflow_standalone
 
-test: setup .venv-airflow/.stamp ## run the tests (PYTEST_ARGS="-m 'not slow'")
+unit: setup ## run the unit tests, three minutes (PYTEST_ARGS="-k calibration")
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) tests/unit $(PYTEST_ARGS)
+
+test: setup .venv-airflow/.stamp ## run all tests, half an hour (TEST_WORKERS=2)
 	@$(CHECK) java
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) $(PYTEST_ARGS)
 
 soak: setup ## fuzz the readers of photos, models and taxonomies, about twenty minutes
-	SEER_SOAK=1 $(BIN)/python -m pytest tests/unit/hostile -k fuzz
+	SEER_SOAK=1 $(BIN)/python -m pytest tests/unit -k fuzz
 
 bench: setup ## measure the speed against its bounds, about ten minutes (BENCH_ARGS=--quick)
 	@$(CHECK) java
@@ -110,28 +116,18 @@ clean: ## remove builds, caches, demo-output and airflow-home (keeps .venv, mlfl
 		--require-hashes -r requirements/uv.txt
 	@touch $@
 
-# $(call install,ENVIRONMENT,LOCK): the interpreter is named by its own path, since PYTHON may be a
-# pyenv shim. What builds pyspark, which comes as source, is held to the lock as well.
-install = { $(1)/bin/python -c "" 2>/dev/null || $(UV) venv --quiet --clear $(1) \
-		--python "$$("$(PYTHON)" -c 'import sys; print(sys.executable)')"; } && \
-	$(UV) pip sync --python $(1)/bin/python --require-hashes \
-		--build-constraints requirements/lock.txt $(2)
-
 .venv/.stamp: requirements/lock.txt | .uv/.stamp
 	@$(CHECK)
-	@echo "Installing requirements/lock.txt into .venv"
-	@$(call install,.venv,requirements/lock.txt)
+	@$(INSTALL) .venv requirements/lock.txt
 	@touch $@
 
 # Airflow's Spark provider brings a pyspark of its own, which would overwrite the one in .venv.
 .venv-airflow/.stamp: requirements/airflow.txt | .uv/.stamp
 	@$(CHECK)
-	@echo "Installing requirements/airflow.txt into .venv-airflow"
-	@$(call install,.venv-airflow,requirements/airflow.txt)
+	@$(INSTALL) .venv-airflow requirements/airflow.txt
 	@touch $@
 
 .venv-audit/.stamp: requirements/audit.txt | .uv/.stamp
 	@$(CHECK)
-	@echo "Installing requirements/audit.txt into .venv-audit"
-	@$(call install,.venv-audit,requirements/audit.txt)
+	@$(INSTALL) .venv-audit requirements/audit.txt
 	@touch $@

@@ -1,20 +1,21 @@
 """Categorize the day's listings.
 
-The run waits for the manifest's partition, submits `jobs/categorize_listings.py`, has
-`jobs/check_categories.py` count what was published, and emits the asset `listing_categories` with
-the counts.
+The run waits for the manifest's partition, submits `jobs/categorize_listings.py`, counts with
+`jobs/check_categories.py` what was published, and emits the asset `listing_categories` with the
+counts.
 
-**When it runs.** Every night, and whenever the asset `listing_manifest` has an event. Which
-partition: the parameter `ds` where it is given, else the `ds` in the event's extra
-(`{"ds": "2026-11-25"}`), else the run's date in UTC.
+**When it runs.** Every night, and whenever the asset `listing_manifest` has an event. The partition
+is the parameter `ds` if given, else the `ds` in the event's extra (`{"ds": "2026-11-25"}`), else
+the run's date in UTC.
 
-**Running a day again is safe.** It replaces the day's rows at one stroke, and with an embedding
+**Rerunning a day is safe.** It replaces the day's rows in one atomic rename, and with an embedding
 store it takes a fraction of the first time. Past days, one after the other:
 `airflow backfill create --dag-id categorize_daily --from-date … --to-date … --max-active-runs 1`.
 
-**When a task fails.** Wrong settings (exit code 2) and data that break the contract (3) fail it at
-once, with a line that says what to do. What may pass is tried again, later each time: a job that
-died, or another run that holds the partition (5).
+**When a task fails.** Wrong settings (exit code 2), data that break the contract (3) and a day with
+too many photos that cannot be read (4) fail it at once, with a line that says what to do.
+Everything else is retried, with increasing delays: a job that died, or another run that holds the
+partition (5).
 """
 
 import logging
@@ -41,18 +42,18 @@ DS = "{{ ti.xcom_pull(task_ids='wait_for_manifest') }}"
 
 
 def choose_day(given: str | None, named: set[str], moment: datetime) -> str:
-    """The partition of a run: `given` as a parameter, `named` by events, or of the run's moment."""
+    """Choose the partition: `given` as a parameter, `named` by events, or the date of `moment`."""
     if given:
         return given
     if len(named) > 1:
         raise AirflowFailException(
-            f"events of several partitions came together: run {', '.join(sorted(named))} one by one"
+            f"events of several partitions in one run: run {', '.join(sorted(named))} one by one"
         )
     return named.pop() if named else moment.astimezone(UTC).date().isoformat()
 
 
 def is_complete(partition: ObjectStoragePath) -> bool:
-    """Whether there are Parquet files, and no temporary folder of a writer at work."""
+    """Whether there are Parquet files, and no temporary folder of an active writer."""
     names = {path.name for path in partition.iterdir()} if partition.exists() else set()
     return "_temporary" not in names and any(name.endswith(".parquet") for name in names)
 
@@ -62,10 +63,10 @@ def is_complete(partition: ObjectStoragePath) -> bool:
     poke_interval=settings.POKE_INTERVAL,
     timeout=timedelta(hours=12).total_seconds(),
     execution_timeout=timedelta(minutes=10),
-    doc_md="Wait until the partition is complete; its day is under *XCom*.",
+    doc_md="Wait until the partition is complete. Returns its date, see *XCom*.",
 )
 def wait_for_manifest() -> PokeReturnValue:
-    """Whether the partition is complete, and its day."""
+    """Check whether the partition is complete; returns its date."""
     context = get_current_context()
     params, dag_run = context["params"], context["dag_run"]
     events = [event for each in context["triggering_asset_events"].values() for event in each]
@@ -88,7 +89,7 @@ with DAG(
     dagrun_timeout=timedelta(days=2),
     default_args=settings.TASKS,
     params=settings.DAILY_PARAMS,
-    description="Categorize the day's listings, check what was published, tell who waits for it",
+    description="Categorize the day's listings, check what was published, emit an asset event",
     doc_md=__doc__,
     tags=["seer"],
 ) as dag:
@@ -104,13 +105,13 @@ with DAG(
                 "--tracking-uri": param("tracking_uri"),
             },
             execution_timeout=timedelta(hours=12),
-            doc_md="Embed, score and publish. Its figures are under *XCom*.",
+            doc_md="Embed, score and publish. Returns the report's figures, see *XCom*.",
         )
         >> SubmitJob(
             job="check_categories",
             flags=data,
             outlets=[settings.CATEGORIES],
             execution_timeout=timedelta(hours=2),
-            doc_md="Count what readers see against the manifest, apart from the job that wrote it.",
+            doc_md="Check what readers see against the manifest, apart from the job that wrote it.",
         )
     )

@@ -1,14 +1,14 @@
 """Train a challenger on the labelled listings, and make it the champion if it passes the gates.
 
-`train_head` registers a new version, `evaluate_challenger` measures it beside the champion on
-listings that neither was trained on, and `promote_challenger` moves `@champion`, which the next
-daily run uses, and emits the asset `listing_categorizer_champion`.
+`train_head` registers a new version. `evaluate_challenger` compares it with the champion on
+listings that neither was trained on. `promote_challenger` moves `@champion`, which the next daily
+run uses, and emits the asset `listing_categorizer_champion`.
 
 **If a gate refuses it,** the task `promote_challenger` is skipped: its log and its XCom `refusal`
-say why, the champion stays, and the daily runs go on with it. Back to the last champion:
+say why, the champion stays, and the daily runs go on with it. To roll back to the last champion:
 `python -m jobs.promote_challenger --model-name listing-categorizer --rollback`.
 
-**The first model** has no champion to be compared with: train and promote it by hand.
+**The first model** has no champion to compare with: train and promote it by hand.
 """
 
 from datetime import timedelta
@@ -45,7 +45,7 @@ with DAG(
                 **shared,
             },
             execution_timeout=timedelta(hours=24),
-            doc_md="Embed, train, calibrate, register. Its figures are under *XCom*.",
+            doc_md="Embed, train, calibrate, register. Returns the report's figures, see *XCom*.",
         )
         >> SubmitJob(
             job="evaluate_challenger",
@@ -57,7 +57,7 @@ with DAG(
                 **shared,
             },
             execution_timeout=timedelta(hours=6),
-            doc_md="Measure the new version and the champion on the same listings.",
+            doc_md="Compare the new version with the champion on the same listings.",
         )
         >> SubmitJob(
             job="promote_challenger",
@@ -70,6 +70,6 @@ with DAG(
             skip_if_refused=True,
             outlets=[settings.CHAMPION],
             execution_timeout=timedelta(minutes=30),
-            doc_md="Move `@champion` if the gates pass; else skipped, with the reasons.",
+            doc_md="Move `@champion` if the gates pass; otherwise skipped, with the reasons.",
         )
     )

@@ -1,4 +1,4 @@
-"""What the processor can do at best: decoding alone, and the model alone."""
+"""The upper bound that the processor sets: decoding alone, and the model alone."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -12,10 +12,11 @@ import numpy as np
 import torch
 
 from benchmarks.measuring import Pieces, measure
-from seer_model.backbone import Backbone, load_backbone
-from seer_model.photos import PhotoLimits
-from seer_model.preprocessing import prepare_photo
-from seer_model.runtime import Pixels, Runtime, open_runtime
+from seer_model.backbones.backbone import Backbone, load_backbone
+from seer_model.backbones.runtimes.base import Runtime
+from seer_model.backbones.runtimes.choose import open_runtime
+from seer_model.photos.limits import PhotoLimits
+from seer_model.photos.pixels import Pixels, prepare_photo
 
 __all__ = ["CoreBounds"]
 
@@ -23,14 +24,14 @@ _LIMITS = PhotoLimits()
 
 
 class CoreBounds:
-    """A process of one thread for each core, all at work at once as the tasks of the job are.
+    """One single-threaded process per core, all busy at once.
 
-    So they share the machine's memory and its clock rate as those do.
+    Like the job's tasks, they compete for memory bandwidth and clock rate.
 
     Args:
         backbone: Folder of the backbone.
-        photos: What to decode.
-        cores: How many processes.
+        photos: Photos to decode.
+        cores: Number of processes.
     """
 
     def __init__(self, backbone: Path, photos: Sequence[Path], cores: int) -> None:
@@ -38,29 +39,29 @@ class CoreBounds:
         self._cores: list[Connection] = []
         for _ in range(cores):
             ours, theirs = context.Pipe()
-            # Daemons, they end with this process.
+            # Daemons: they end with this process.
             context.Process(target=_serve, args=(theirs, backbone, photos), daemon=True).start()
             self._cores.append(ours)
         for core in self._cores:
             core.recv()
 
     def rate(self, work: str, seconds: float) -> float:
-        """Photos a second and core of `decode` or `model`."""
+        """Measure `decode` or `model`; returns photos per second and core."""
         for core in self._cores:
             core.send((work, seconds))
         return fmean(core.recv() for core in self._cores)
 
 
 def _serve(requests: Connection, folder: Path, photos: Sequence[Path]) -> None:
-    """Measure what is asked for, in a process of its own."""
+    """Serve measurements from a child process until the pipe closes."""
     torch.set_num_threads(1)
     backbone = load_backbone(folder)
     encoded = [path.read_bytes() for path in photos]
     runtime = open_runtime(backbone)
-    some = [prepare_photo(data, backbone.preprocessing, _LIMITS) for data in encoded[:8]]
+    some = [prepare_photo(data, backbone.preprocessing.image_size, _LIMITS) for data in encoded[:8]]
     pixels = np.resize(np.stack(some), (runtime.batch_size, *some[0].shape))
     requests.send("ready")
-    with suppress(EOFError):  # The benchmark is over.
+    with suppress(EOFError):  # The parent is done.
         while True:
             work, seconds = requests.recv()
             decodes = work == "decode"
@@ -70,12 +71,12 @@ def _serve(requests: Connection, folder: Path, photos: Sequence[Path]) -> None:
 
 def _decoding(backbone: Backbone, encoded: Sequence[bytes]) -> Pieces:
     for data in cycle(encoded):
-        prepare_photo(data, backbone.preprocessing, _LIMITS)
+        prepare_photo(data, backbone.preprocessing.image_size, _LIMITS)
         yield 1
 
 
 def _computing(runtime: Runtime, pixels: Pixels) -> Pieces:
-    """A batch waits while one is computed, so that the model never does."""
+    """Keep one batch queued while another is computed, so that the model never idles."""
     waiting = runtime.start(pixels)
     while True:
         following = runtime.start(pixels)

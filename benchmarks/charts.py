@@ -13,7 +13,7 @@ __all__ = ["plot_throughput"]
 
 
 def plot_throughput(rates: dict[str, float], measured: Measured, path: Path) -> None:
-    """Photos a second of the contenders, and time and memory by the number of photos, as PNG."""
+    """Draw photos per second of the contenders, and time and memory by job size, as PNG."""
     plt.switch_backend("agg")
     figure, (left, right) = plt.subplots(1, 2, figsize=(12, 4), layout="constrained")
     _bars(left, rates)

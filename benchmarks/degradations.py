@@ -1,4 +1,4 @@
-"""What sellers do to photos, for benchmarks: each turns an image into one of the same size."""
+"""Degradations that sellers' photos suffer from; each maps an image to one of the same size."""
 
 import io
 from collections.abc import Callable
@@ -13,12 +13,12 @@ _JPEG_QUALITY = 15
 
 
 def _blur(image: Image.Image) -> Image.Image:
-    """Out of focus, by a radius of a sixtieth of the short side."""
+    """Gaussian blur with a radius of 1/60 of the short side, as when out of focus."""
     return image.filter(ImageFilter.GaussianBlur(min(image.size) / 60))
 
 
 def _low_light(image: Image.Image) -> Image.Image:
-    """A fifth of the light, and the sensor's noise, which has a standard deviation of 6 of 255."""
+    """A fifth of the light, with sensor noise of standard deviation 6 (of 255)."""
     dark = np.asarray(image, np.float32) * 0.2
     noise = np.random.default_rng(image.width * image.height).normal(0, 6, dark.shape)
     return Image.fromarray(np.clip(dark + noise, 0, 255).astype(np.uint8))
@@ -31,14 +31,14 @@ def _strong_jpeg(image: Image.Image) -> Image.Image:
 
 
 def _thumbnail(image: Image.Image) -> Image.Image:
-    """Taken from a thumbnail of 64 pixels on the short side."""
+    """Upsampled from a thumbnail of 64 pixels on the short side."""
     scale = _THUMBNAIL / min(image.size)
     small = image.resize((round(image.width * scale), round(image.height * scale)))
     return small.resize(image.size)
 
 
 def _rotation(image: Image.Image) -> Image.Image:
-    """On its side."""
+    """Rotated onto its side."""
     return image.transpose(Image.Transpose.ROTATE_90)
 
 

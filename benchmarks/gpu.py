@@ -1,12 +1,12 @@
-"""How near photos a second on a GPU come to the bare forward pass, and what decoding that takes.
+"""Throughput on a GPU, against the bare forward pass, and the decode threads needed to reach it.
 
     python -m benchmarks.gpu
 
-For RegNetY-8GF and 32GF at 224 px with random weights, which no speed depends on: the forward pass
-alone, in bfloat16 and channels-last (eager, as a CUDA graph, compiled), against `PhotoEmbedder` fed
-with JPEGs through its decode threads. Takes about six minutes on an H100. Needs torch, timm, NumPy,
-Pillow, safetensors and fsspec: neither Spark nor OpenVINO nor MLflow. Prints a Markdown table and
-writes it as JSON; exit code 2 without CUDA.
+Compares the forward pass alone, in bfloat16 and channels-last (eager, as a CUDA graph, compiled),
+with `PhotoEmbedder` fed with JPEGs, for RegNetY-8GF and 32GF at 224 px. Weights are random: speed
+does not depend on them. Takes about six minutes on an H100. Needs torch, timm, NumPy, Pillow,
+simplejpeg, pi-heif, safetensors and fsspec, but not Spark, OpenVINO or MLflow. Prints a Markdown
+table and writes JSON; exit code 2 without CUDA.
 """
 
 import argparse
@@ -29,11 +29,11 @@ import torch
 from benchmarks.measuring import Row, machine_facts, markdown_table, measure, say
 from benchmarks.noisy_photos import draw_photo
 from benchmarks.simulated_accelerator import SimulatedAccelerator, embedded_photos
-from seer_model.backbone import Backbone, random_backbone
-from seer_model.embedder import PhotoEmbedder
-from seer_model.photo_source import PhotoSource
-from seer_model.preprocessing import Preprocessing
-from seer_model.runtime import open_runtime
+from seer_model.backbones.backbone import Backbone, random_backbone
+from seer_model.backbones.embedder import PhotoEmbedder
+from seer_model.backbones.preprocessing import Preprocessing
+from seer_model.backbones.runtimes.choose import open_runtime
+from seer_model.photos.source import PhotoSource
 
 ARCHITECTURES = ("regnety_080", "regnety_320")
 BATCHES = (64, 128, 256, 512)
@@ -41,7 +41,7 @@ PHOTOS = 64
 BARE_S = 1.5
 FED_S = 6.0
 NO_LOSS = 0.9
-# Photos a second that an architecture is to reach.
+# Photos per second that an architecture should reach.
 GOALS = {"regnety_320": 2000}
 DEVICE = "cuda:0"
 
@@ -49,12 +49,12 @@ Sources = Sequence[PhotoSource]
 
 
 def thread_counts(cores: int) -> list[int]:
-    """1, 2, 4 and so on, and at last all cores."""
+    """Powers of two up to the number of cores, and that number."""
     return sorted({2**k for k in range(cores.bit_length()) if 2**k <= cores} | {cores})
 
 
 def decode_rate(sources: Sources, threads: int) -> float:
-    """Photos a second of decoding alone."""
+    """Measure decoding alone; returns photos per second."""
     free = SimulatedAccelerator(Preprocessing(), batch_size=64, speed=math.inf)
     embedder = PhotoEmbedder(free, decode_threads=threads)
     return measure(embedded_photos(embedder, sources), FED_S)
@@ -62,7 +62,7 @@ def decode_rate(sources: Sources, threads: int) -> float:
 
 @torch.inference_mode()
 def bare_rates(backbone: Backbone, batch: int, *, compiled: bool) -> dict[str, float]:
-    """Photos a second of the forward pass on one batch that lies on the GPU."""
+    """Measure the forward pass on one batch already on the GPU; photos per second by mode."""
     trunk = backbone.build().to(DEVICE, torch.bfloat16).to(memory_format=torch.channels_last)
     size = backbone.preprocessing.image_size
     photos = torch.rand((batch, 3, size, size), device=DEVICE, dtype=torch.bfloat16)
@@ -78,7 +78,7 @@ def bare_rates(backbone: Backbone, batch: int, *, compiled: bool) -> dict[str, f
 
 
 def repeats(work: Callable[[], object]) -> float:
-    """How many times a second the GPU does something."""
+    """Measure how many times per second the GPU completes `work`."""
     for _ in range(5):
         work()
     torch.cuda.synchronize()
@@ -92,7 +92,7 @@ def repeats(work: Callable[[], object]) -> float:
 
 
 def fed_rate(backbone: Backbone, sources: Sources, batch: int, threads: int) -> dict[str, Any]:
-    """Photos a second of `PhotoEmbedder`, and how busy the GPU was."""
+    """Measure `PhotoEmbedder`: photos per second, and GPU utilisation."""
     runtime = open_runtime(backbone, DEVICE, batch_size=batch)
     embedder = PhotoEmbedder(runtime, decode_threads=threads)
     with watched_gpu() as busy:
@@ -104,7 +104,7 @@ def fed_rate(backbone: Backbone, sources: Sources, batch: int, threads: int) -> 
 
 @contextmanager
 def watched_gpu() -> Iterator[list[float]]:
-    """Percentages of time that the GPU was busy, as nvidia-smi says; none where it is missing."""
+    """Sample GPU utilisation, in per cent, from nvidia-smi; no samples where it is missing."""
     samples: list[float] = []
     program = shutil.which("nvidia-smi")
     name = f"GPU-{torch.cuda.get_device_properties(DEVICE).uuid}"
@@ -130,7 +130,7 @@ def watched_gpu() -> Iterator[list[float]]:
 def measure_architecture(
     architecture: str, sources: Sources, decoding: dict[int, float]
 ) -> dict[str, Any]:
-    """Everything about one backbone; `decoding` is photos a second by threads."""
+    """Measure one architecture; `decoding` maps decode threads to photos per second."""
     say(architecture)
     backbone = random_backbone(architecture)
     bare = []
@@ -163,12 +163,12 @@ def measure_architecture(
 
 
 def best(results: list[dict[str, Any]]) -> dict[str, Any]:
-    """The fastest."""
+    """Return the fastest result."""
     return max(results, key=lambda result: result["photos_per_second"])
 
 
 def rows_of(result: dict[str, Any], decoding: dict[int, float]) -> list[Row]:
-    """The table's rows on one backbone."""
+    """Build the table's rows for one architecture."""
     name, bare, fed = result["architecture"], result["best_bare"], result["best_fed"]
     limit, rate = bare["photos_per_second"], fed["photos_per_second"]
     slower = min(limit, max(decoding.values()))
@@ -186,7 +186,7 @@ def rows_of(result: dict[str, Any], decoding: dict[int, float]) -> list[Row]:
 
 
 def main() -> int:
-    """Measure all, print the table; returns the exit code."""
+    """Run the benchmark; returns the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.gpu", description=__doc__.splitlines()[0] if __doc__ else None
     )

@@ -1,4 +1,4 @@
-"""The practical limit: the job's work written by hand in one process, and nothing besides."""
+"""The practical upper bound: the job's work, hand-written in one process without Spark."""
 
 import sys
 from collections import deque
@@ -11,12 +11,11 @@ import numpy as np
 import torch
 
 from benchmarks.measuring import Pieces
-from seer_model.backbone import Backbone
-from seer_model.photos import PhotoLimits
-from seer_model.preprocessing import prepare_photo
-from seer_model.runtime import Pixels
+from seer_model.backbones.backbone import Backbone
+from seer_model.photos.limits import PhotoLimits
+from seer_model.photos.pixels import Pixels, prepare_photo
 
-# As in seer_model.openvino_runtime: no reports to OpenVINO's makers.
+# Disable OpenVINO's telemetry, as seer_model.backbones.runtimes.openvino does.
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 import openvino  # noqa: E402
@@ -30,12 +29,12 @@ _AHEAD = 4 * _BATCH
 
 
 class HandWritten:
-    """A decode thread for each core, and one OpenVINO queue.
+    """A decode thread per core feeding one OpenVINO queue.
 
-    None of the package's pipeline is in it: bad photos, order and memory are no concern of it.
+    Uses nothing of the package's pipeline: no bad photos, no order, no memory bound.
 
     Args:
-        backbone: What to run.
+        backbone: The backbone to run.
         cores: Decode threads, and OpenVINO's streams of one thread each.
     """
 
@@ -52,7 +51,7 @@ class HandWritten:
         self._queue.set_callback(lambda request, _pixels: _vectors(request))
 
     def embedded(self, photos: Sequence[Path]) -> Pieces:
-        """The photos again and again, a batch a piece."""
+        """Embed the photos over and over; each piece is a batch."""
         size = self._preprocessing.image_size
         paths = cycle(photos)
         pool = ThreadPoolExecutor(self._threads)
@@ -63,7 +62,7 @@ class HandWritten:
                 for row in range(_BATCH):
                     pixels[row] = ahead.popleft().result()
                     ahead.append(pool.submit(self._prepare, next(paths)))
-                # Waits for a request that is done; the user's data keeps the pixels alive.
+                # Blocks until a request is free; userdata keeps the pixels alive meanwhile.
                 self._queue.start_async(pixels, userdata=pixels, share_inputs=True)
                 yield _BATCH
         finally:
@@ -71,7 +70,7 @@ class HandWritten:
             self._queue.wait_all()
 
     def _prepare(self, path: Path) -> Pixels:
-        return prepare_photo(path.read_bytes(), self._preprocessing, _LIMITS)
+        return prepare_photo(path.read_bytes(), self._preprocessing.image_size, _LIMITS)
 
 
 def _vectors(request: openvino.InferRequest) -> bytes:
@@ -80,7 +79,7 @@ def _vectors(request: openvino.InferRequest) -> bytes:
 
 
 def _convert(backbone: Backbone) -> openvino.Model:
-    """The trunk as OpenVINO's own tools convert it, from pixels to features."""
+    """Convert the trunk with OpenVINO's own tools, from uint8 pixels to features."""
     size, preprocessing = backbone.preprocessing.image_size, backbone.preprocessing
     with torch.no_grad():
         program = torch.export.export(backbone.build(), (torch.zeros(_BATCH, 3, size, size),))

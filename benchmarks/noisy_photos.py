@@ -1,6 +1,6 @@
-"""Seeded photos for benchmarks: coarse shapes on a shaded ground, and a sensor's noise.
+"""Seeded photos for benchmarks: coarse shapes on a shaded background, with sensor noise.
 
-The noise is what makes a JPEG as large as a camera's, and its entropy coding as slow to undo.
+The noise makes a JPEG as large as a camera's, and its entropy decoding as slow.
 """
 
 import io
@@ -14,11 +14,11 @@ _WIDTH, _HEIGHT = 1280, 960
 _QUALITY = 85
 _SHAPES = 30
 _NOISE = 4.3
-"""Standard deviation, of 255: photos of about 200 KB."""
+"""Standard deviation (of 255) that gives photos of about 200 KB."""
 
 
 def draw_photo(seed: int) -> bytes:
-    """A JPEG of 1280 by 960 pixels, quality 85, of about 200 KB."""
+    """Draw a JPEG of 1280 by 960 pixels, quality 85, about 200 KB."""
     rng = np.random.default_rng(seed)
     ground = Image.fromarray(rng.integers(40, 216, (6, 8, 3), np.uint8))
     scene = ground.resize((_WIDTH, _HEIGHT), Image.Resampling.BICUBIC)

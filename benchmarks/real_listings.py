@@ -1,10 +1,10 @@
-"""How well real listings are categorized: grocery and clothing, their own taxonomies and Shopify's.
+"""Quality on real listings: grocery and clothing, in their own taxonomies and in Shopify's.
 
     .venv/bin/python -m benchmarks.real_listings --data ../shared/data
 
-For each data set: manifest, head from `train` and `val`, then the listings of the split that
-neither saw are categorized by the job and compared with their labels. Prints a Markdown table and
-writes it as JSON.
+For each data set: builds the manifest, trains a head on `train` and `val`, categorizes the listings
+of a split that training did not see, and compares the result with their labels. Prints a Markdown
+table and writes JSON. docs/benchmarks.md says where to get the photos.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs import build_manifest, categorize_listings, evaluate_challenger, train_head
-from seer_model import zoo
+from seer_model.backbones.constants import DEFAULT_BACKBONE
 
 DS = "2026-01-01"
 COLUMNS = (
@@ -95,7 +95,7 @@ def run(task: Task, data: Path, work: Path, backbone: str) -> dict[str, Any]:
 
 
 def call(job: Any, *parts: list[str]) -> None:
-    """Run a job's main; a failure ends the benchmark."""
+    """Run a job's main; exit with its code if it fails."""
     code = job([argument for part in parts for argument in part])
     if code:
         sys.exit(code)
@@ -105,7 +105,7 @@ def main() -> None:
     """Run all tasks and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--backbone", default=zoo.DEFAULT, help="as train_head takes it")
+    parser.add_argument("--backbone", default=DEFAULT_BACKBONE, help="as train_head takes it")
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
     arguments = parser.parse_args()
     if not arguments.data.is_dir():

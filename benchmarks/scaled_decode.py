@@ -1,11 +1,11 @@
-"""What decoding JPEGs at reduced scale costs in accuracy.
+"""Accuracy lost by decoding JPEGs at reduced scale.
 
     .venv/bin/python -m benchmarks.scaled_decode --data ../shared/data
 
-The grocery photos, 240 pixels on the short side, are embedded at 112 pixels: as the jobs do, which
-leaves libjpeg to decode them at 1/2, and from a copy that was decoded at full scale. A linear probe
-is trained and asked on the features of each. 112 is the hardest case, since the decoded photo is
-hardly larger than what the backbone takes.
+Embeds the grocery photos (240 pixels on the short side) at 112 pixels twice: as the jobs do, where
+libjpeg decodes them at 1/2, and from a lossless copy decoded at full scale. Trains and tests a
+linear probe on each. 112 is the hardest case, since the decoded photo is hardly larger than the
+backbone's input.
 """
 
 import argparse
@@ -16,20 +16,20 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.label_efficiency import best_strength, of_backbone, probe, read_photos
-from seer_model import zoo
-from seer_model.backbone import make_backbone
-from seer_model.preprocessing import Preprocessing
-from seer_model.registry import resolve_backbone
+from seer_model.backbones.backbone import make_backbone
+from seer_model.backbones.constants import DEFAULT_BACKBONE
+from seer_model.backbones.preprocessing import Preprocessing
+from seer_model.tracking.registry import resolve_backbone
 
 IMAGE_SIZE = 112
 GOAL = 0.002
 
 
 def main() -> None:
-    """Measure, print and write."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="holds grocery/")
-    parser.add_argument("--backbone", default=zoo.DEFAULT, help="as train_head takes it")
+    parser.add_argument("--backbone", default=DEFAULT_BACKBONE, help="as train_head takes it")
     parser.add_argument(
         "--results", type=Path, default=Path("benchmarks/results/scaled_decode.json")
     )

@@ -1,4 +1,4 @@
-"""A device of any speed behind the runtime's interface, to see what feeding it costs."""
+"""A simulated device of any speed behind the runtime interface, to measure feeding it."""
 
 from collections.abc import Callable, Sequence
 from itertools import cycle, islice
@@ -7,10 +7,11 @@ from time import perf_counter, sleep
 import numpy as np
 
 from benchmarks.measuring import Pieces
-from seer_model.embedder import PhotoEmbedder
-from seer_model.photo_source import PhotoSource
-from seer_model.preprocessing import Preprocessing
-from seer_model.runtime import Features, Pixels
+from seer_model.backbones.embedder import PhotoEmbedder
+from seer_model.backbones.preprocessing import Preprocessing
+from seer_model.backbones.runtimes.base import Features
+from seer_model.photos.pixels import Pixels
+from seer_model.photos.source import PhotoSource
 
 __all__ = ["SimulatedAccelerator", "embedded_photos"]
 
@@ -18,14 +19,14 @@ _WIDTH = 768
 
 
 class SimulatedAccelerator:
-    """See `seer_model.runtime.Runtime`: batches one after another, each in the time of its photos.
+    """A `Runtime` that completes batches in order, at a fixed rate.
 
-    As on a GPU, `start` queues a batch, and it is the device's clock that says when it is done.
+    As on a GPU, `start` queues a batch and returns at once; the batch completes later.
 
     Args:
-        preprocessing: What the photos are prepared with.
-        batch_size: Photos a batch.
-        speed: Photos a second; infinite for a device that costs nothing.
+        preprocessing: How photos are prepared.
+        batch_size: Photos per batch.
+        speed: Photos per second; infinite for a device that costs nothing.
     """
 
     def __init__(self, preprocessing: Preprocessing, *, batch_size: int, speed: float) -> None:
@@ -51,10 +52,10 @@ class SimulatedAccelerator:
 
 
 def embedded_photos(embedder: PhotoEmbedder, sources: Sequence[PhotoSource]) -> Pieces:
-    """The photos again and again through an embedder, a batch a piece.
+    """Embed the photos over and over; each piece is a batch.
 
     Raises:
-        ValueError: A photo could not be used.
+        ValueError: A photo was rejected.
     """
     embedded = embedder.embed(cycle(sources))
     try:

@@ -1,4 +1,4 @@
-"""`jobs.categorize_listings`, timed, and the memory of the Python workers that ran it."""
+"""Run `jobs.categorize_listings`; measure its time and its Python workers' peak memory."""
 
 import io
 import json
@@ -18,7 +18,7 @@ from jobs import categorize_listings
 __all__ = ["JobRun", "SparkJob"]
 
 _RESET_PEAK = "5"
-"""What makes the kernel forget a process's peak (proc(5), clear_refs)."""
+"""Written to clear_refs, resets a process's peak memory (proc(5))."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class JobRun:
     """A run of the job.
 
     Attributes:
-        photos: In its manifest.
-        seconds: From its arguments to its exit code.
-        peak: Most memory that one of its Python workers had, in bytes; 0 where no /proc says so.
+        photos: Photos in its manifest.
+        seconds: Wall-clock time of the job's `main`.
+        peak: Peak memory of its largest Python worker, in bytes; 0 where there is no /proc.
     """
 
     photos: int
@@ -37,34 +37,34 @@ class JobRun:
 
 
 class SparkJob:
-    """Runs the job through its `main`, in the Spark session of this process.
+    """Runs the job through its `main`, in this process's Spark session.
 
     Args:
-        workload: What there is to categorize.
-        work: A folder for its outputs.
+        workload: Manifests and models.
+        work: Folder for outputs.
     """
 
     def __init__(self, workload: Workload, work: Path) -> None:
         self._workload = workload
         self._work = work
-        # Its own progress; errors it prints itself.
+        # Hide the job's progress; it prints its errors itself.
         for name in ("jobs", "seer_model"):
             logger = logging.getLogger(name)
             logger.propagate = False
             logger.addHandler(logging.NullHandler())
 
     def embed(self, count: int) -> JobRun:
-        """Categorize photos that no store knows."""
+        """Categorize new photos, with an empty store."""
         manifest, store = self._workload.manifest(count), self._work / f"store-{uuid.uuid4().hex}"
         return self._run(count, manifest, self._workload.model, store, new=count)
 
     def again(self, count: int) -> JobRun:
-        """Categorize photos that the store has, with the model that embedded them."""
+        """Categorize stored photos again with the same model."""
         manifest, store = self._workload.known(count)
         return self._run(count, manifest, self._workload.model, store, new=0)
 
     def rescore(self, count: int) -> JobRun:
-        """Categorize photos that the store has, with another head."""
+        """Categorize stored photos with another head."""
         manifest, store = self._workload.known(count)
         return self._run(count, manifest, self._workload.other_model, store, new=0)
 
@@ -102,7 +102,7 @@ def _forget_peaks() -> None:
 
 
 def _workers() -> Iterator[Path]:
-    """Folders in /proc of the Python workers below this process, those of the patterns excepted."""
+    """List /proc folders of the job's Python workers, without those of the UDF patterns."""
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             command = (folder / "cmdline").read_bytes()
@@ -111,7 +111,7 @@ def _workers() -> Iterator[Path]:
             if MARK.encode() not in (folder / "environ").read_bytes():
                 yield folder
         except (FileNotFoundError, ProcessLookupError):
-            continue  # It has just ended.
+            continue  # The process has just ended.
 
 
 def _is_below(pid: int) -> bool:

@@ -1,4 +1,4 @@
-"""What `benchmarks.throughput` measures, in rounds, so that what is compared is neighbours."""
+"""Measurements of `benchmarks.throughput`, interleaved in rounds so that ratios are fair."""
 
 import math
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ from benchmarks.simulated_accelerator import SimulatedAccelerator, embedded_phot
 from benchmarks.spark_job import JobRun, SparkJob
 from benchmarks.udf_pattern import UdfPattern
 from benchmarks.workload import Workload
-from jobs.session import start_session
-from seer_model.backbone import random_backbone
-from seer_model.embedder import PhotoEmbedder
-from seer_model.photo_source import PhotoSource
+from jobs.command.session import start_session
+from seer_model.backbones.backbone import random_backbone
+from seer_model.backbones.embedder import PhotoEmbedder
+from seer_model.photos.source import PhotoSource
 
 __all__ = ["ACCELERATORS", "Bounds", "Measured", "Plan", "Round", "Suite", "slope"]
 
@@ -26,7 +26,7 @@ ACCELERATORS = {
     "as fast as decoding": 1.0,
     "a quarter as fast as decoding": 0.25,
 }
-"""Speeds of the simulated accelerator, in those of decoding."""
+"""Speeds of the simulated accelerator, relative to decoding."""
 
 _FEW = 16
 _ACCELERATOR_BATCH = 32
@@ -39,13 +39,13 @@ class Plan:
 
     Attributes:
         distinct: Distinct photos.
-        growth: Photos of the jobs of the first round; the others have the first two.
-        rounds: Rounds.
-        slice_s: Seconds of a measurement without Spark.
-        eager: Photos of the two runs of the documented pandas UDF.
-        openvino: And of the one with OpenVINO.
-        known: Photos of the two stores that jobs run from.
-        reruns: Runs from each, of each kind.
+        growth: Job sizes, in photos, in the first round; later rounds run the first two.
+        rounds: Number of rounds.
+        slice_s: Seconds of each measurement without Spark.
+        eager: Photos in the two runs of the documented pandas UDF.
+        openvino: Photos in the two runs of the pandas UDF with OpenVINO.
+        known: Photos in the two pre-filled stores.
+        reruns: Number of reruns and of re-scorings from each store.
     """
 
     distinct: int
@@ -60,29 +60,29 @@ class Plan:
 
 @dataclass(frozen=True)
 class Bounds:
-    """Photos a second: of one core decoding or computing, and of the hand-written process."""
+    """Photos per second: one core decoding, one core on the model, and the hand-written process."""
 
     decode: float
     model: float
     hand: float
 
     def together(self, cores: int) -> float:
-        """What as many cores can do if nothing else costs anything."""
+        """Upper bound in photos per second: decoding and model on `cores` cores, nothing else."""
         return cores / (1 / self.decode + 1 / self.model)
 
 
 @dataclass(frozen=True)
 class Round:
-    """What was measured one after another.
+    """One round of measurements, taken back to back. Rates are photos per second.
 
     Attributes:
-        bounds: The mean of just before the jobs and just after.
-        warm: A job of hardly any photos, its workers warm.
-        runs: Jobs of more and more photos.
-        eager: Photos a second of the documented pandas UDF.
-        openvino: The same with OpenVINO.
-        decoding: Photos a second into an accelerator that costs nothing.
-        accelerators: Speed of each simulated accelerator, and photos a second that it was fed.
+        bounds: Mean of the bounds just before and just after the jobs.
+        warm: A tiny job on warm workers.
+        runs: Jobs of growing size.
+        eager: Rate of the documented pandas UDF.
+        openvino: Rate of the pandas UDF with OpenVINO.
+        decoding: Rate of decoding into an accelerator that costs nothing.
+        accelerators: Speed of each simulated accelerator, and the rate at which it was fed.
     """
 
     bounds: Bounds
@@ -95,13 +95,13 @@ class Round:
 
     @property
     def job(self) -> float:
-        """Photos a second of the job in its steady state."""
+        """Photos per second of the job in the steady state."""
         return slope(self.runs[0], self.runs[-1])
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Everything: the rounds, the reruns' photos a second, and seconds of starting up."""
+    """All measurements: rounds, rates of reruns and re-scorings, and seconds of start-up."""
 
     cores: int
     rounds: Sequence[Round]
@@ -111,19 +111,19 @@ class Measured:
 
 
 def slope(small: JobRun, large: JobRun) -> float:
-    """Photos a second between two runs: what both spend on starting up falls out.
+    """Photos per second between two runs; the start-up that both share cancels out.
 
-    A difference of less than the clock can tell from noise counts as 10 ms.
+    A difference in time below 10 ms counts as 10 ms, since the clock cannot tell it from noise.
     """
     return (large.photos - small.photos) / max(large.seconds - small.seconds, _SHORTEST_S)
 
 
 class Suite:
-    """Everything that is measured, set up once.
+    """Sets up the contenders once and measures them in rounds.
 
     Args:
-        plan: How much.
-        architecture: The backbone's; its weights are random, which no speed depends on.
+        plan: How much to measure.
+        architecture: The backbone's; weights are random, as speed does not depend on them.
         folder: An empty folder.
     """
 
@@ -155,7 +155,7 @@ class Suite:
         }
 
     def run(self) -> Measured:
-        """Measure all."""
+        """Run all measurements."""
         say("first job, which loads the model")
         self._start_up["first_job_s"] = self._job.embed(_FEW).seconds
         rounds = []
@@ -168,7 +168,7 @@ class Suite:
 
     def _round(self, sizes: Sequence[int]) -> Round:
         before = self._bounds()
-        # Spark ends workers that were idle for a minute.
+        # Warm up again: Spark ends workers that were idle for a minute.
         warm = self._embed(_FEW)
         runs = [self._embed(size) for size in sizes]
         after = self._bounds()
@@ -230,7 +230,7 @@ class Suite:
         return measure(embedded_photos(embedder, self._sources), self._plan.slice_s)
 
     def _reruns(self) -> tuple[list[float], list[float]]:
-        """Photos a second of reruns and of re-scoring, from slopes between two stores."""
+        """Photos per second of reruns and of re-scorings, as slopes between two stores."""
         small, large = self._plan.known
         say(f"runs from stores of {small:,} and {large:,} photos")
         again, rescored = [], []

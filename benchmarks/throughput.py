@@ -1,12 +1,12 @@
-"""How fast the Spark job is: against what the processor can do, and against what else there is.
+"""Speed of the Spark job, against the processor's upper bound and against the alternatives.
 
     .venv/bin/python -m benchmarks.throughput
 
-Takes less than ten minutes on two cores, about one with `--quick`. Everything is measured in one
-run, in rounds: of each ratio both sides are measured one soon after the other, and the table has
-the median of the rounds (and their range). Photos a second of Spark come from two runs of different
-sizes, so that starting up is not in them; it is given below the table. Weights are random, which no
-speed depends on. Prints a Markdown table, writes it as JSON and draws it.
+Takes less than ten minutes on two cores, about one with `--quick`. Measures in rounds, so that both
+sides of a ratio are measured close together; the table has the median and range of the rounds.
+Rates of Spark are slopes between two runs of different sizes, which leaves start-up out; it is
+given below the table. Weights are random: speed does not depend on them. Prints a Markdown table,
+writes it as JSON and plots it.
 """
 
 import argparse
@@ -35,13 +35,13 @@ FULL = Plan(
     reruns=3,
 )
 QUICK = Plan(
-    distinct=40,
-    growth=(100, 200, 400),
+    distinct=20,
+    growth=(40, 80, 160),
     rounds=1,
-    slice_s=0.8,
-    eager=(16, 80),
-    openvino=(32, 160),
-    known=(1000, 4000),
+    slice_s=0.4,
+    eager=(8, 40),
+    openvino=(16, 64),
+    known=(200, 800),
     reruns=1,
 )
 JOB = "**the Spark job**"
@@ -50,12 +50,12 @@ FED = 0.95
 RERUN = 0.02
 RESCORED = 100
 FLAT = 1.1
-# Times as fast as the pandas UDF, and as that with OpenVINO, on a CPU with AMX bf16 and without.
+# Goals over the pandas UDF, and over the one with OpenVINO, on a CPU with AMX bf16 and without.
 PATTERNS = {True: (6.0, 2.5), False: (4.0, 1.8)}
 
 
 def bound_rows(measured: Measured) -> list[Row]:
-    """The job against what the processor can do."""
+    """Compare the job with the processor's upper bound."""
     rounds, cores = measured.rounds, measured.cores
     job = [one.job for one in rounds]
     bound = [one.bounds.together(cores) for one in rounds]
@@ -72,7 +72,7 @@ def bound_rows(measured: Measured) -> list[Row]:
 
 
 def pattern_rows(measured: Measured, *, amx: bool) -> list[Row]:
-    """The job against pandas UDFs."""
+    """Compare the job with pandas UDFs."""
     job = [one.job for one in measured.rounds]
     eager = [one.eager for one in measured.rounds]
     openvino = [one.openvino for one in measured.rounds]
@@ -86,7 +86,7 @@ def pattern_rows(measured: Measured, *, amx: bool) -> list[Row]:
 
 
 def accelerator_rows(measured: Measured) -> list[Row]:
-    """What feeding an accelerator costs."""
+    """Compare the feeding of an accelerator with the slower of both sides."""
     rounds = measured.rounds
     rows = [Row("decoding into an accelerator that costs nothing", [x.decoding for x in rounds])]
     for name in ACCELERATORS:
@@ -100,7 +100,7 @@ def accelerator_rows(measured: Measured) -> list[Row]:
 
 
 def store_rows(measured: Measured) -> list[Row]:
-    """What the embedding store saves; per photo, as slopes between two stores."""
+    """Compare runs from the embedding store with a first run, per photo."""
     first = median(one.job for one in measured.rounds)
     again = [first / rate for rate in measured.again]
     rescored = [rate / first for rate in measured.rescored]
@@ -124,7 +124,7 @@ def store_rows(measured: Measured) -> list[Row]:
 
 
 def growth_rows(measured: Measured) -> list[Row]:
-    """Time and memory by the number of photos."""
+    """Compare time and memory between job sizes."""
     warm, runs = measured.rounds[0].warm, measured.rounds[0].runs
     rates = [slope(warm, run) for run in runs]
     rows = [
@@ -156,12 +156,12 @@ def _memory(run: JobRun) -> str:
 
 
 def over(rates: Sequence[float], others: Sequence[float]) -> list[float]:
-    """Ratios, round by round."""
+    """Divide rates, round by round."""
     return [rate / other for rate, other in zip(rates, others, strict=True)]
 
 
 def contenders(measured: Measured) -> dict[str, float]:
-    """Photos a second of what does the whole work, for the plot."""
+    """Median photos per second of the contenders that do the whole work, for the plot."""
     rounds = measured.rounds
     return {
         "documented pandas UDF": median(one.eager for one in rounds),
@@ -173,7 +173,7 @@ def contenders(measured: Measured) -> dict[str, float]:
 
 
 def record_of(measured: Measured) -> dict[str, Any]:
-    """What the rows come from, without a path."""
+    """Collect the raw measurements behind the rows."""
     runs = [[one.warm, *one.runs] for one in measured.rounds]
     return {
         "start_up": {name: round(value, 2) for name, value in measured.start_up.items()},
@@ -185,16 +185,18 @@ def record_of(measured: Measured) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure all, print the table."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.throughput",
         description=__doc__.splitlines()[0] if __doc__ else None,
     )
     parser.add_argument("--architecture", default="regnety_008")
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
-    parser.add_argument("--quick", action="store_true", help="see that all runs; figures are noise")
+    parser.add_argument(
+        "--quick", action="store_true", help="check that it runs; figures are noise"
+    )
     arguments = parser.parse_args()
-    # Everything computes on the CPU, the job's workers too.
+    # Keep everything on the CPU, the job's workers included.
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
     begun = perf_counter()
     with tempfile.TemporaryDirectory(prefix="seer-bench-") as folder:

@@ -1,10 +1,10 @@
 """What a Spark user would write without this project: the documented iterator pandas UDF.
 
-It is that of https://spark.apache.org/docs/latest/api/python/tutorial/sql/arrow_pandas.html and of
+It follows https://spark.apache.org/docs/latest/api/python/tutorial/sql/arrow_pandas.html and
 https://docs.databricks.com/en/machine-learning/reference-solutions/images-etl-inference.html:
 binary files in, Pillow and torchvision, an eager float32 model on batches of 32, arrays of floats
-out to Parquet. Kinder than they are: the model stays in the worker from task to task, and the
-files are not shuffled.
+out to Parquet. It is kinder than they are: the model stays in the worker from task to task, and
+the files are not shuffled.
 """
 
 import io
@@ -22,14 +22,15 @@ from pyspark.sql import SparkSession
 from pyspark.sql.pandas.functions import pandas_udf
 from torchvision import transforms
 
-from jobs.session import local_uri
-from seer_model.backbone import load_backbone
-from seer_model.runtime import Features, open_runtime
+from jobs.command.session import local_uri
+from seer_model.backbones.backbone import load_backbone
+from seer_model.backbones.runtimes.base import Features
+from seer_model.backbones.runtimes.choose import open_runtime
 
 __all__ = ["MARK", "UdfPattern"]
 
 MARK = "SEER_BENCHMARK_PATTERN"
-"""A variable that only the patterns' workers have, so that they are not the job's."""
+"""Environment variable that tells the patterns' workers from the job's."""
 
 _BATCH = 32
 _RESIZED = 256
@@ -39,7 +40,7 @@ Embed = Callable[[Sequence[bytes]], Features]
 
 
 class UdfPattern:
-    """The pattern, on a Spark session.
+    """Runs the pattern on a Spark session.
 
     Args:
         spark: The session.
@@ -51,14 +52,14 @@ class UdfPattern:
         self._spark = spark
         self._embed = _embedding(str(backbone), openvino=openvino)
         tasks = _TASKS_PER_CORE * spark.sparkContext.defaultParallelism
-        # Even partitions: what Spark reckons opening a file to cost would hide the files' sizes.
+        # Even partitions: the cost that Spark adds per file would outweigh the files' sizes.
         self._settings = {
             "spark.sql.files.openCostInBytes": "0",
             "spark.sql.files.minPartitionNum": str(tasks),
         }
 
     def seconds(self, photos: Path, output: Path) -> float:
-        """How long the photos of a folder take, to Parquet."""
+        """Embed the photos of a folder to Parquet; returns the seconds it took."""
         environment = self._spark.sparkContext.environment
         for name, value in self._settings.items():
             self._spark.conf.set(name, value)
@@ -111,7 +112,7 @@ def _load_eager(folder: str) -> Embed:
 
 @lru_cache(maxsize=1)
 def _load_openvino(folder: str) -> Embed:
-    """The same decoding; the runtime normalises by itself, and takes batches of its own size."""
+    """The same decoding with our runtime, which normalises by itself and has its own batch size."""
     runtime = open_runtime(load_backbone(Path(folder)))
     transform = transforms.Compose(_crop(runtime.preprocessing.image_size))
     size = runtime.batch_size

@@ -1,10 +1,11 @@
-"""What the jobs of a benchmark work on: photos, manifests of any size, two models."""
+"""Input of the benchmarked jobs: photos, manifests of any size, two models."""
 
 import hashlib
 import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
@@ -16,30 +17,30 @@ from benchmarks.noisy_photos import draw_photo
 from schemas.embeddings import EMBEDDINGS
 from schemas.manifest import MANIFEST
 from schemas.taxonomy import Category, Taxonomy
-from seer_model.backbone import Backbone
-from seer_model.bundle import Bundle, save_bundle
-from seer_model.calibration import Calibration
-from seer_model.head import LinearHead
-from seer_model.hierarchy import ClassTree
+from seer_model.backbones.backbone import Backbone
+from seer_model.categorizer.bundle import Bundle, save_bundle
+from seer_model.categorizer.calibration import Calibration
+from seer_model.categorizer.head import LinearHead
+from seer_model.categorizer.hierarchy import ClassTree
 
 __all__ = ["DS", "Workload"]
 
 DS = "2026-01-01"
 _BRANCHES = 16
 _FILES = 4
-"""Of a store, and of the manifest of its photos."""
+"""Number of files of a pre-filled store, and of its manifest."""
 
 
 class Workload:
-    """A folder of photos and all that jobs need for them.
+    """Photos, manifests, stores and models in a folder.
 
-    A set of more photos than there are distinct ones repeats them, as hard links: under names,
-    listings and keys of their own, so that no job can tell.
+    A set larger than the number of distinct photos repeats them as hard links, with names, listings
+    and keys of their own, so that a job cannot tell.
 
     Args:
         folder: An empty folder.
-        backbone: Of both models.
-        distinct: How many distinct photos to draw.
+        backbone: Backbone of both models.
+        distinct: Number of distinct photos to draw.
     """
 
     def __init__(self, folder: Path, backbone: Backbone, distinct: int) -> None:
@@ -52,7 +53,7 @@ class Workload:
                 path.write_bytes(photo)
 
     def photo_folder(self, count: int) -> Path:
-        """A folder of so many photos."""
+        """Make a folder of `count` photos."""
         folder = self._folder / f"photos-{count}"
         if not folder.is_dir():
             folder.mkdir()
@@ -61,20 +62,23 @@ class Workload:
         return folder
 
     def manifest(self, count: int) -> Path:
-        """A manifest of so many photos, each of a listing of its own."""
+        """Make a manifest of `count` photos, each a listing of its own."""
         manifest = self._folder / f"manifest-{count}"
         if not manifest.is_dir():
-            _write_manifest(manifest, sorted(self.photo_folder(count).iterdir()), files=1)
+            photos = sorted(self.photo_folder(count).iterdir())
+            _write_manifest(manifest, photos, files=1, updated_at=datetime(2026, 1, 1, tzinfo=UTC))
         return manifest
 
     def known(self, count: int) -> tuple[Path, Path]:
-        """A manifest of so many photos, and an embedding store that has a vector for each.
+        """Make a manifest of `count` photos, and an embedding store with an embedding for each.
 
-        The vectors are drawn, and the photos are nowhere: a job that looks for one fails to use it.
+        The embeddings are random and the photos do not exist: a job that reads one rejects it.
         """
         manifest, store = (self._folder / f"{name}-{count}" for name in ("known", "store"))
         if not store.is_dir():
-            keys = _write_manifest(manifest, [Path(f"/{n:07}.jpg") for n in range(count)], _FILES)
+            photos = [Path(f"/{n:07}.jpg") for n in range(count)]
+            keys = [hashlib.sha256(photo.name.encode()).hexdigest() for photo in photos]
+            _write_manifest(manifest, photos, _FILES, image_key=keys)
             rng = np.random.default_rng(0)
             vectors = np.abs(rng.normal(size=(count, self._backbone.width))).astype("<f2")
             digest = self._backbone.digest
@@ -84,23 +88,23 @@ class Workload:
                 pa.array([vector.tobytes() for vector in vectors]),
                 pa.nulls(count, pa.string()),
             ]
-            # A store has its photos in any order.
+            # A store has its rows in any order.
             rows = pa.table(columns, schema=EMBEDDINGS).take(rng.permutation(count))
             _write_files(rows, store / f"backbone={digest}" / "run=drawn", _FILES)
         return manifest, store
 
     @cached_property
     def model(self) -> Path:
-        """A bundle."""
+        """The bundle that jobs score with."""
         return self._bundle("model", seed=0)
 
     @cached_property
     def other_model(self) -> Path:
-        """A bundle of the same backbone with another head."""
+        """A bundle with the same backbone and another head."""
         return self._bundle("other-model", seed=1)
 
     def _bundle(self, name: str, seed: int) -> Path:
-        """A random head of 256 classes in two levels: what it says costs the same as the truth."""
+        """Save a random head of 256 classes in two levels; it costs what a trained one does."""
         tops = [Category(f"{top}", (f"Top {top}",), None) for top in range(_BRANCHES)]
         leaves = [
             Category(f"{top.category_id}/{leaf}", (top.name, f"Leaf {leaf}"), top.category_id)
@@ -116,20 +120,26 @@ class Workload:
         return self._folder / name
 
 
-def _write_manifest(manifest: Path, photos: Sequence[Path], files: int) -> list[str]:
-    """Write one partition; returns the keys of the photos."""
-    keys = [hashlib.sha256(photo.name.encode()).hexdigest() for photo in photos]
+def _write_manifest(
+    manifest: Path,
+    photos: Sequence[Path],
+    files: int,
+    *,
+    image_key: Sequence[str | None] = (),
+    updated_at: datetime | None = None,
+) -> None:
+    """Write one partition; a photo with a key or a time is one that a store can keep."""
     rows = [
         {
             "listing_id": f"listing-{photo.stem}",
             "image_index": 0,
             "image_uri": str(photo),
             "image_key": key,
+            "updated_at": updated_at,
         }
-        for photo, key in zip(photos, keys, strict=True)
+        for photo, key in zip(photos, image_key or [None] * len(photos), strict=True)
     ]
     _write_files(pa.Table.from_pylist(rows, schema=MANIFEST), manifest / f"ds={DS}", files)
-    return keys
 
 
 def _write_files(rows: pa.Table, folder: Path, files: int) -> None:

@@ -3,8 +3,8 @@ r"""Build a manifest from a folder of photos, with or without a table of listing
     python -m jobs.build_manifest --images photos --listings listings.csv \
         --output manifest --ds 2026-11-25
 
-The table's columns are `listing_id, image_index, path, category_id, split`; the last two may be
-missing, and `--slice-column` names others. Without a table every photo is a listing of its own,
+The table's columns are `listing_id`, `path` and, optionally, `image_index`, `category_id` and
+`split`; `--slice-column` names further ones. Without a table every photo is a listing of its own,
 named by its path.
 """
 
@@ -15,32 +15,13 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import date
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import Field
 
-from jobs.manifest import describe_rows
-from jobs.publish import hold_partition
-from jobs.report import write_report
-from jobs.settings import JobSettings, run_job
-from schemas.errors import DataContractError, SettingsError
-from schemas.manifest import MANIFEST
-from seer_model import tracking
-
-log = logging.getLogger(__name__)
-
-_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".mpo"}
-)
-_ROW_GROUP = 1000
-# A page, which a reader holds whole, ends only after so many rows: of 200 KB each, 3 MB.
-_PAGE_ROWS = 16
-_INDEX_DIGITS = 9
+from jobs.command.settings import Day, JobSettings, check_arguments, run_job
 
 
 class BuildManifest(JobSettings):
@@ -48,36 +29,93 @@ class BuildManifest(JobSettings):
 
     images: Path = Field(description="folder of photos")
     listings: Path | None = Field(
-        None, description="CSV: listing_id, image_index, path[, category_id, split]"
+        None, description="CSV: listing_id, path[, image_index, category_id, split]"
     )
     slice_column: list[str] = Field(
-        [], description="further column of --listings to evaluate models by (repeatable)"
+        [], description="column of --listings to slice evaluations by (repeatable)"
     )
     split: list[str] = Field([], description="keep only these splits (repeatable; default: all)")
     output: Path = Field(description="the manifest's folder")
-    ds: date = Field(description="the partition's date, YYYY-MM-DD")
+    ds: Day = Field(description="the partition's date, YYYY-MM-DD")
     embed_bytes: bool = Field(
-        False, description="put the photos into the manifest, not their paths"
+        False, description="put the photos into the manifest instead of their paths"
     )
     label_map: Path | None = Field(
-        None, description="CSV with a column category_id and another to take labels from"
+        None, description="CSV that maps category_id to the labels in --label-column"
     )
-    label_column: str = Field("shopify_id", description="that other column of --label-map")
+    label_column: str = Field("shopify_id", description="column of --label-map with the labels")
+
+
+if __name__ == "__main__":
+    check_arguments(BuildManifest)  # Before the imports below, which take seconds.
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from jobs.command.report import write_report
+from jobs.stages.fingerprint import describe_rows
+from jobs.stages.publish import hold_partition
+from schemas.errors import DataContractError, SettingsError
+from schemas.manifest import MANIFEST
+from seer_model.tracking import runs
+
+log = logging.getLogger(__name__)
+
+_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".mpo"}
+)
+_ROW_GROUP = 1000
+# Readers hold a page in memory as a whole: 3 MB, if a photo has 200 KB.
+_PAGE_ROWS = 16
+_INDEX_DIGITS = 9
 
 
 def build_manifest(settings: BuildManifest) -> None:
-    """Write `OUTPUT/ds=DATE`, replacing what was there at one stroke.
+    """Collect the rows, write them with their photos, publish `OUTPUT/ds=DATE`, report.
 
-    The run's dataset has the digest that jobs which read the whole partition log of it.
+    The MLflow run's dataset has the same digest as in runs of jobs that read the whole partition.
+    """
+    rows = manifest_rows(settings)
+    runs.connect(settings.tracking_uri)
+    ds = settings.ds.isoformat()
+    with runs.tracked_run("build_manifest", settings.run_parameters()) as run_id:
+        counts: Counter[str] = Counter()
+        with hold_partition(settings.output, ds, run_id) as partition:
+            partition.staged.mkdir()
+            file = partition.staged / f"part-{run_id}.parquet"
+            written = _write(rows, settings, file, counts)
+            data = describe_rows(written, str(settings.output), ds)
+            partition.publish()
+        runs.log_data(data)
+        figures = {
+            "manifest": str(settings.output),
+            "ds": ds,
+            "photos": counts["photos"],
+            "photos_missing": counts["missing"],
+            "listings": len({row["listing_id"] for row in rows}),
+            "listings_labelled": len({row["listing_id"] for row in rows if row["category_id"]}),
+            "digest": data["digest"],
+            "run_id": run_id,
+        }
+        runs.log_figures(figures)
+        write_report(figures, settings.report)
+
+
+def manifest_rows(settings: BuildManifest) -> list[dict[str, Any]]:
+    """Return the manifest's rows, with the photos' paths; writes nothing.
+
+    Raises:
+        SettingsError: A file or folder is missing.
+        DataContractError: A CSV is unusable, or there are no photos.
     """
     if not settings.images.is_dir():
         raise SettingsError(f"--images {settings.images}: no such folder")
-    if settings.listings is None:
-        if settings.slice_column:
-            raise SettingsError("--slice-column names a column of --listings: give both")
-        rows = list(_from_folder(settings.images))
-    else:
+    if settings.listings is not None:
         rows = list(_from_csv(settings.listings, settings.slice_column))
+    elif settings.slice_column:
+        raise SettingsError("--slice-column names a column of --listings: give both")
+    else:
+        rows = list(_from_folder(settings.images))
     if settings.split:
         rows = [row for row in rows if row["split"] in settings.split]
     if not rows:
@@ -89,46 +127,7 @@ def build_manifest(settings: BuildManifest) -> None:
         labels = _read_label_map(settings.label_map, settings.label_column)
         for row in rows:
             row["category_id"] = labels.get(row["category_id"])
-    tracking.connect(settings.tracking_uri)
-    ds = settings.ds.isoformat()
-    counts: Counter[str] = Counter()
-    parameters = settings.model_dump(exclude={"tracking_uri", "report"})
-    with tracking.tracked_run("build_manifest", parameters) as run_id:
-        with hold_partition(settings.output, ds, run_id) as partition:
-            partition.staged.mkdir()
-            file = partition.staged / f"part-{run_id}.parquet"
-            written = _write(rows, settings, file, counts)
-            data = describe_rows(written, str(settings.output), ds)
-            partition.publish()
-        tracking.log_data(data)
-        figures = {
-            "manifest": str(settings.output),
-            "ds": ds,
-            "photos": counts["photos"],
-            "photos_missing": counts["missing"],
-            "listings": len({row["listing_id"] for row in rows}),
-            "listings_labelled": len({row["listing_id"] for row in rows if row["category_id"]}),
-            "digest": data["digest"],
-            "run_id": run_id,
-        }
-        tracking.log_figures(figures)
-        write_report(figures, settings.report)
-
-
-def _write(
-    rows: list[dict[str, Any]], settings: BuildManifest, file: Path, counts: Counter[str]
-) -> Iterator[dict[str, Any]]:
-    """Write rows with their photos, count them, and pass them on."""
-    few_values = ["listing_id", "category_id", "split"]
-    with pq.ParquetWriter(
-        file, MANIFEST, use_dictionary=few_values, write_batch_size=_PAGE_ROWS
-    ) as writer:
-        for group in _with_photos(rows, settings):
-            writer.write_table(pa.Table.from_pylist(group, MANIFEST))
-            counts["photos"] += len(group)
-            counts["missing"] += sum(row["image_key"] is None for row in group)
-            log.info("%d of %d photos", counts["photos"], len(rows))
-            yield from group
+    return rows
 
 
 def _from_folder(images: Path) -> Iterator[dict[str, Any]]:
@@ -155,7 +154,7 @@ def _from_csv(listings: Path, slice_columns: Sequence[str]) -> Iterator[dict[str
         indexes[listing] += 1
         if not index.isdecimal() or len(index) > _INDEX_DIGITS:
             raise DataContractError(
-                f"{listings}, line {line}: image_index {index[:20]!r} is no number of at most "
+                f"{listings}, line {line}: image_index {index[:20]!r} is not a number of at most "
                 f"{_INDEX_DIGITS} digits"
             )
         yield {
@@ -190,6 +189,22 @@ def _read_csv(path: Path, required: Sequence[str]) -> Iterator[tuple[int, dict[s
 def _read_label_map(path: Path, column: str) -> dict[str | None, str | None]:
     rows = _read_csv(path, ("category_id", column))
     return {row["category_id"]: row[column] or None for _, row in rows}
+
+
+def _write(
+    rows: list[dict[str, Any]], settings: BuildManifest, file: Path, counts: Counter[str]
+) -> Iterator[dict[str, Any]]:
+    """Write rows with their photos, count and yield them."""
+    few_values = ["listing_id", "category_id", "split"]
+    with pq.ParquetWriter(
+        file, MANIFEST, use_dictionary=few_values, write_batch_size=_PAGE_ROWS
+    ) as writer:
+        for group in _with_photos(rows, settings):
+            writer.write_table(pa.Table.from_pylist(group, MANIFEST))
+            counts["photos"] += len(group)
+            counts["missing"] += sum(row["image_key"] is None for row in group)
+            log.info("%d of %d photos", counts["photos"], len(rows))
+            yield from group
 
 
 def _with_photos(

@@ -1,108 +1,107 @@
-"""Categorize the listings of a manifest partition and publish their categories.
+"""Categorize the listings of a manifest partition and publish their categories: the daily job.
 
     python -m jobs.categorize_listings --manifest manifest --ds 2026-11-25 --output categories
 
-or through spark-submit, with `--py-files dist/seer-categories.zip`, from this file.
+or through spark-submit, with this file and `--py-files dist/seer-categories.zip`.
 """
 
 import logging
 import sys
 from collections.abc import Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from pydantic import Field
-from pyspark.sql import DataFrame
-from pyspark.sql import functions as F  # noqa: N812
 
-from jobs.drift_report import drift_figures
-from jobs.embedding import EmbeddedPhotos, embed_photos
-from jobs.embedding_store import despite_damage, hold_store
-from jobs.manifest import describe_data, read_photos
-from jobs.photo_settings import PhotoSettings
-from jobs.progress import show_progress
-from jobs.publish import hold_partition
-from jobs.report import write_report
-from jobs.scoring import score_photos
-from jobs.session import local_uri, start_session
-from jobs.settings import run_job
-from jobs.worker import ship_model
-from schemas.categories import CATEGORIES, Decision
-from schemas.errors import DataContractError, SettingsError
-from seer_model import registry
-from seer_model.registry import ResolvedBundle
-
-log = logging.getLogger(__name__)
+from jobs.command.photo_settings import PhotoSettings
+from jobs.command.settings import Day, check_arguments, run_job
 
 
 class CategorizeListings(PhotoSettings):
     """Categorize every listing of a manifest partition and publish one row for each."""
 
     manifest: str = Field(description="the manifest's folder")
-    ds: date = Field(description="the partition's date, YYYY-MM-DD")
+    ds: Day = Field(description="the partition's date, YYYY-MM-DD")
     model: str = Field(
         "models:/listing-categorizer@champion",
         description="models:/name@alias, models:/name/3, runs:/… or a bundle's folder",
     )
     output: str = Field(description="the categories' folder, on a local or mounted file system")
-    embeddings: Path | None = Field(None, description="embedding store to use and fill")
+    embeddings: Path | None = Field(None, description="embedding store to read and add to")
     drift_warning: float = Field(
         0.2,
         gt=0,
-        description="warn of a population stability index above this, against the last day before",
+        description="population stability index against the day before above which to warn",
     )
 
 
-def categorize(settings: CategorizeListings) -> None:
-    """Resolve, embed, score, check, publish, compare with the day before, report.
+if __name__ == "__main__":
+    check_arguments(CategorizeListings)  # Before the imports below, which take seconds.
 
-    Once the categories are published nothing that MLflow or the comparison may run into fails the
-    job. The run has the numbers of the report as metrics, those of `drift` as `drift.NAME`.
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F  # noqa: N812
+
+from jobs.command.progress import show_progress
+from jobs.command.report import write_report
+from jobs.command.session import local_uri, parquet_reader, start_session
+from jobs.stages.aggregates import aggregate
+from jobs.stages.drift import drift_figures
+from jobs.stages.embedding import embed_photos
+from jobs.stages.embedding_store import EmbeddingStore, hold_store
+from jobs.stages.fingerprint import describe_data
+from jobs.stages.manifest import read_photos
+from jobs.stages.publish import hold_partition, output_folder
+from jobs.stages.scoring import score_photos
+from jobs.stages.unread import check_drivers, check_unread
+from jobs.stages.worker import ship_model
+from schemas.categories import CATEGORIES, Decision
+from schemas.errors import DataContractError
+from seer_model.categorizer.bundle import ResolvedBundle
+from seer_model.tracking import registry, runs
+
+log = logging.getLogger(__name__)
+
+
+def categorize(settings: CategorizeListings) -> None:
+    """Read, embed, score, check, publish, report.
+
+    Once the categories are published, neither MLflow nor the comparison with the day before can
+    fail the job. The run's metrics are the report's numbers, those of `drift` as `drift.NAME`.
     """
-    if "://" in settings.output:
-        raise SettingsError(f"--output {settings.output}: must be a local or mounted folder")
-    ds = settings.ds.isoformat()
-    registry.connect(settings.tracking_uri)
+    output, ds = output_folder(settings.output), settings.ds.isoformat()
+    runs.connect(settings.tracking_uri)
     model = registry.resolve_bundle(settings.model)
     log.info("model %s version %s, bundle %s", model.name, model.version, model.bundle.digest[:12])
+    store = EmbeddingStore(settings.embeddings, model.bundle.backbone.digest)
     spark = start_session("categorize_listings")
     photos = read_photos(spark, settings.manifest, ds)
-    parameters = settings.model_dump(exclude={"tracking_uri", "report"})
-    with registry.tracked_run("categorize_listings", parameters) as run_id:
+    with runs.tracked_run("categorize_listings", settings.run_parameters()) as run_id:
         with (
-            hold_partition(Path(settings.output), ds, run_id) as partition,
+            hold_partition(output, ds, run_id) as partition,
             hold_store(settings.embeddings, exclusive=False),
         ):
-            registry.log_data(describe_data(photos, settings.manifest, ds))
+            data = describe_data(photos, settings.manifest, ds)
+            runs.log_data(data)
+            check_drivers(data, settings)
             if settings.model.startswith("models:/"):
-                registry.link_model(model.name, model.version)
+                runs.link_model(model.name, model.version)
             started = perf_counter()
             shipped = ship_model(spark, model.folder, model.bundle.digest)
-            backbone, store = model.bundle.backbone.digest, settings.embeddings
-
-            def stage() -> EmbeddedPhotos:
-                embedded = embed_photos(
-                    photos.where(F.col("listing_id").isNotNull()),
-                    shipped,
-                    backbone,
-                    store,
-                    partition.work,
-                    settings.photo_limits(),
-                )
-                rows = _with_origin(score_photos(embedded.photos, shipped), model, run_id)
-                with show_progress(spark, "scoring listings"):
-                    rows.write.mode("overwrite").parquet(local_uri(partition.staged))
-                return embedded
-
-            embedded, damaged = despite_damage(spark, store, backbone, stage)
-            staged = spark.read.parquet(local_uri(partition.staged))
+            listed = photos.where(F.col("listing_id").isNotNull())
+            limits = settings.photo_limits()
+            for attempt in store.attempts(spark):
+                with attempt:
+                    embedded = embed_photos(listed, shipped, store, partition.work, limits)
+                    check_unread(embedded.unread, data["rows"], settings.max_unread_share)
+                    scores = score_photos(embedded.photos, shipped)
+                    _write(_with_origin(scores, model, run_id), partition.staged)
+            staged = parquet_reader(spark).parquet(local_uri(partition.staged))
             counts = _check_counts(photos, staged)
             seconds = perf_counter() - started
             partition.publish()
-        rate = embedded.embedded / seconds
-        figures: dict[str, Any] = {
+        figures = {
             "ds": ds,
             "model": f"{model.name} version {model.version}",
             "bundle_digest": model.bundle.digest,
@@ -111,15 +110,16 @@ def categorize(settings: CategorizeListings) -> None:
             **counts,
             **_rates(counts),
             "photos_embedded": embedded.embedded,
+            "photos_unread": embedded.unread,
             "devices": embedded.devices,
-            "store_files_damaged": damaged,
+            "store_files_damaged": store.quarantined,
             "seconds": round(seconds, 1),
-            "photos_per_second": round(rate, 1),
+            "photos_per_second": round(embedded.embedded / seconds, 1),
             "published": str(partition.link),
             "run_id": run_id,
-            "drift": drift_figures(spark, Path(settings.output), ds, settings.drift_warning),
+            "drift": drift_figures(spark, output, ds, settings.drift_warning),
         }
-        registry.log_figures(figures)
+        runs.log_figures(figures)
         write_report(figures, settings.report)
 
 
@@ -137,51 +137,64 @@ def _with_origin(scores: DataFrame, model: ResolvedBundle, run_id: str) -> DataF
     return scores.select(*CATEGORIES.names)
 
 
+def _write(categories: DataFrame, folder: Path) -> None:
+    with show_progress(categories.sparkSession, "scoring listings"):
+        categories.write.mode("overwrite").parquet(local_uri(folder))
+
+
 def _check_counts(photos: DataFrame, staged: DataFrame) -> dict[str, Any]:
-    """Listings in = listings out, each once, each decided.
+    """Check that every listing has one row and one decision, and that no photo was lost.
+
+    Returns:
+        Counts for the report.
 
     Raises:
-        DataContractError: They differ; nothing was published.
+        DataContractError: Something was lost or added; nothing was published.
     """
-    came = photos.agg(
+    read = aggregate(
+        photos,
         F.countDistinct("listing_id").alias("listings"),
         F.count("listing_id").alias("photos"),
         F.count_if(F.col("listing_id").isNull()).alias("rows_without_listing"),
-    ).first()
-    went = staged.agg(
+    )
+    if not read.listings:
+        raise DataContractError(
+            f"the manifest has no row with a listing_id ({read.rows_without_listing} have none): "
+            "nothing was published"
+        )
+    written = aggregate(
+        staged,
         F.count("*").alias("rows"),
         F.countDistinct("listing_id").alias("listings"),
         *[F.count_if(F.col("decision") == d.value).alias(d.value) for d in Decision],
         F.coalesce(F.sum("images_used"), F.lit(0)).alias("used"),
-        F.coalesce(F.sum("images_rejected"), F.lit(0)).alias("rejects"),
-    ).first()
-    assert came is not None  # noqa: S101 - aggregates without groups are one row
-    assert went is not None  # noqa: S101
-    decided = sum(went[d.value] for d in Decision)
-    if not came.listings == went.listings == went.rows == decided:
+        F.coalesce(F.sum("images_rejected"), F.lit(0)).alias("rejected_photos"),
+    )
+    decided = sum(written[d.value] for d in Decision)
+    if not read.listings == written.listings == written.rows == decided:
         raise DataContractError(
-            f"{came.listings} listings in, but {went.rows} rows out for {went.listings} listings, "
-            f"{decided} with a decision: nothing was published"
+            f"{read.listings} listings read, but {written.rows} rows written for "
+            f"{written.listings} listings, {decided} with a decision: nothing was published"
         )
-    if came.photos != went.used + went.rejects:
+    if read.photos != written.used + written.rejected_photos:
         raise DataContractError(
-            f"{came.photos} photos in, but {went.used} used and {went.rejects} rejected: "
-            "nothing was published"
+            f"{read.photos} photos read, but {written.used} used and {written.rejected_photos} "
+            "rejected: nothing was published"
         )
     reasons = staged.groupBy("reject_reason").count().where("reject_reason is not null").collect()
     return {
-        "listings": came.listings,
-        **{d.value: went[d.value] for d in Decision},
+        "listings": read.listings,
+        **{d.value: written[d.value] for d in Decision},
         "reject_reasons": {row["reject_reason"]: row["count"] for row in reasons},
-        "photos": came.photos,
-        "photos_used": went.used,
-        "photos_rejected": went.rejects,
-        "rows_without_listing": came.rows_without_listing,
+        "photos": read.photos,
+        "photos_used": written.used,
+        "photos_rejected": written.rejected_photos,
+        "rows_without_listing": read.rows_without_listing,
     }
 
 
 def _rates(counts: dict[str, Any]) -> dict[str, float]:
-    """Shares of the listings, and of the photos; `coverage` is that of the listings assigned."""
+    """Shares of the listings by decision (`coverage`: assigned), and of the photos rejected."""
     listings, photos = max(1, counts["listings"]), max(1, counts["photos"])
     return {
         "coverage": round(counts[Decision.ASSIGNED] / listings, 4),

@@ -1,69 +1,123 @@
-"""Compare a challenger with the champion on labelled listings that neither was trained on.
+r"""Compare a challenger with the champion on labelled listings that neither was trained on.
 
-    python -m jobs.evaluate_challenger --manifest manifest --challenger models:/NAME/2 --splits test
-
-and `--champion models:/NAME@champion` puts the champion beside it.
+python -m jobs.evaluate_challenger --manifest manifest --splits test \
+    --challenger models:/NAME/2 --champion models:/NAME@champion
 """
 
 import json
+import logging
 import sys
-from collections.abc import Sequence
-from datetime import UTC, date, datetime
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import torch
 from pydantic import Field
-from pyspark.sql import DataFrame
-from pyspark.sql import functions as F  # noqa: N812
-from rich.console import Console
-from rich.table import Table
 
-from jobs.embedding import embed_photos, scratch_folder
-from jobs.embedding_store import despite_damage
-from jobs.evaluation import Judged, evaluation_record
-from jobs.evaluation_page import FIGURES, evaluation_page
-from jobs.manifest import describe_data, read_photos
-from jobs.photo_settings import PhotoSettings
-from jobs.progress import show_progress
-from jobs.report import write_report
-from jobs.scoring import score_photos
-from jobs.session import start_session
-from jobs.settings import run_job
-from jobs.worker import ship_model
-from schemas.errors import DataContractError, SettingsError
-from seer_model import registry
-from seer_model.outcomes import judge
-from seer_model.photos import PhotoLimits
-from seer_model.promotion import EVALUATION_FILE
-from seer_model.registry import ResolvedBundle
+from jobs.command.photo_settings import PhotoSettings
+from jobs.command.settings import Day, check_arguments, run_job
 
 
 class EvaluateChallenger(PhotoSettings):
     """Measure a challenger, and the champion beside it, on labelled listings."""
 
     manifest: str = Field(description="the manifest's folder")
-    ds: date | None = Field(None, description="only this partition (default: all)")
+    ds: Day | None = Field(None, description="only this partition (default: all)")
     challenger: str = Field(description="models:/name/3, models:/name@alias, runs:/… or a folder")
-    champion: str | None = Field(None, description="what it is compared with, named likewise")
+    champion: str | None = Field(None, description="the model to compare it with, named likewise")
     splits: list[str] = Field(["test"], description="splits of the manifest (repeatable)")
     embeddings: Path | None = Field(None, description="embedding store to use and fill")
-    page: Path | None = Field(None, description="write the HTML page here too; MLflow has it")
+    page: Path | None = Field(
+        None, description="also write the HTML page to this file (MLflow has it either way)"
+    )
+
+
+if __name__ == "__main__":
+    check_arguments(EvaluateChallenger)  # Before the imports below, which take seconds.
+
+import pyarrow as pa
+import torch
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F  # noqa: N812
+from rich.console import Console
+from rich.table import Table
+
+from jobs.command.progress import show_progress
+from jobs.command.report import write_report
+from jobs.command.session import start_session
+from jobs.pages.evaluation import FIGURES, Mistake, evaluation_page
+from jobs.stages.embedding import embed_photos, scratch_folder
+from jobs.stages.embedding_store import EmbeddingStore
+from jobs.stages.fingerprint import describe_data
+from jobs.stages.manifest import read_photos
+from jobs.stages.scoring import score_photos
+from jobs.stages.thumbnails import read_thumbnails
+from jobs.stages.unread import check_drivers
+from jobs.stages.worker import ship_model
+from schemas.errors import DataContractError, SettingsError
+from seer_model.categorizer.bundle import ResolvedBundle
+from seer_model.evaluation.comparison import Confusion, worst_confusions
+from seer_model.evaluation.outcomes import compare_with_labels
+from seer_model.evaluation.record import EvaluatedModel, evaluation_record
+from seer_model.photos.limits import PhotoLimits
+from seer_model.tracking import registry, runs
+from seer_model.tracking.promotion import EVALUATION_FILE
+
+log = logging.getLogger(__name__)
+
+_CONFUSIONS = 12
+_EXAMPLES = 4
 
 
 def evaluate(settings: EvaluateChallenger) -> None:
-    """Score the same listings with each model; compare, log, tag the challenger's version."""
-    registry.connect(settings.tracking_uri)
+    """Score the same listings with each model, compare, log, and tag the challenger's version."""
+    runs.connect(settings.tracking_uri)
+    challenger, champion = _resolve_models(settings)
+    photos = _labelled_photos(start_session("evaluate_challenger"), settings)
+    parameters = settings.model_dump(exclude={"tracking_uri", "report"})
+    with (
+        runs.tracked_run("evaluate_challenger", parameters) as run_id,
+        scratch_folder(settings.embeddings) as work,
+    ):
+        data = describe_data(photos, settings.manifest, _partition(settings))
+        runs.log_data(data)
+        check_drivers(data, settings)
+        _link_models(settings, challenger, champion)
+        listings = _labelled_listings(photos)
+        # One store for both: models that share a backbone share its embeddings.
+        store, limits = settings.embeddings or work / "embeddings", settings.photo_limits()
+        evaluated = _evaluate(challenger, photos, listings, store, work / "challenger", limits)
+        baseline = None
+        if champion is not None:
+            baseline = _evaluate(champion, photos, listings, store, work / "champion", limits)
+        evaluation = evaluation_record(
+            evaluated,
+            baseline,
+            [dict(slices or ()) for slices in listings.column("slices").to_pylist()],
+            _origin(settings, data, run_id),
+            _device(),
+        )
+        confusions = _confusions(evaluated, photos, listings, limits)
+        _log(evaluation, evaluation_page(evaluation, confusions), settings.page)
+        _print_table(evaluation)
+        write_report(_summary(evaluation), settings.report)
+        _tag_challenger(settings, challenger, run_id)
+
+
+def _resolve_models(
+    settings: EvaluateChallenger,
+) -> tuple[ResolvedBundle, ResolvedBundle | None]:
     challenger = registry.resolve_bundle(settings.challenger)
     champion = registry.resolve_bundle(settings.champion) if settings.champion else None
     if champion is not None and champion.bundle.digest == challenger.bundle.digest:
         raise SettingsError(
             f"{settings.challenger} and {settings.champion} are the same model: nothing to compare"
         )
-    spark = start_session("evaluate_challenger")
-    ds = settings.ds.isoformat() if settings.ds else None
-    photos = read_photos(spark, settings.manifest, ds).where(
+    return challenger, champion
+
+
+def _labelled_photos(spark: SparkSession, settings: EvaluateChallenger) -> DataFrame:
+    photos = read_photos(spark, settings.manifest, _partition(settings)).where(
         F.col("category_id").isNotNull()
         & F.col("split").isin(settings.splits)
         & F.col("listing_id").isNotNull()
@@ -72,92 +126,116 @@ def evaluate(settings: EvaluateChallenger) -> None:
         raise DataContractError(
             f"{settings.manifest}: no labelled listing in the splits {', '.join(settings.splits)}"
         )
-    parameters = settings.model_dump(exclude={"tracking_uri", "report"})
-    with (
-        registry.tracked_run("evaluate_challenger", parameters) as run_id,
-        scratch_folder(settings.embeddings) as work,
-    ):
-        data = describe_data(photos, settings.manifest, ds)
-        registry.log_data(data)
-        for model, uri in ((challenger, settings.challenger), (champion, settings.champion)):
-            if model is not None and uri is not None and uri.startswith("models:/"):
-                registry.link_model(model.name, model.version)
-        listings = _labelled_listings(photos)
-        # Models that share a backbone share its vectors.
-        store = settings.embeddings or work / "embeddings"
-        limits = settings.photo_limits()
-        mine = _judge(photos, listings, challenger, store, work / "challenger", limits)
-        theirs = None
-        if champion is not None:
-            theirs = _judge(photos, listings, champion, store, work / "champion", limits)
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        origin = {
-            "run_id": run_id,
-            "evaluated_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "manifest": data["manifest"],
-            "ds": ds,
-            "splits": settings.splits,
-            "data": dict(data),
-            "device": device,
-        }
-        evaluation = evaluation_record(
-            mine,
-            theirs,
-            [dict(found or ()) for found in listings.column("slices").to_pylist()],
-            origin,
-            device,
-        )
-        _log(evaluation, settings.page)
-        _print_table(evaluation)
-        write_report(_summary(evaluation), settings.report)
-        if lost := registry.tracking_lost():
-            raise SettingsError(f"the evaluation was not kept for a promotion: {lost}")
-        if settings.challenger.startswith("models:/"):
-            registry.tag_version(challenger.name, challenger.version, {"evaluation_run": run_id})
+    return photos
+
+
+def _partition(settings: EvaluateChallenger) -> str | None:
+    return settings.ds.isoformat() if settings.ds else None
+
+
+def _link_models(
+    settings: EvaluateChallenger, challenger: ResolvedBundle, champion: ResolvedBundle | None
+) -> None:
+    for model, uri in ((challenger, settings.challenger), (champion, settings.champion)):
+        if model is not None and uri is not None and uri.startswith("models:/"):
+            runs.link_model(model.name, model.version)
 
 
 def _labelled_listings(photos: DataFrame) -> pa.Table:
-    """listing_id, label and slices (those of its first photo), by listing_id."""
-    found = photos.groupBy("listing_id").agg(
+    """Return `listing_id`, `label` and `slices` (those of the first photo), by `listing_id`."""
+    listings = photos.groupBy("listing_id").agg(
         F.min("category_id").alias("label"),
         F.min_by("slices", "image_index").alias("slices"),
     )
-    return found.toArrow().sort_by("listing_id")
+    return listings.toArrow().sort_by("listing_id")
 
 
-def _judge(
+def _evaluate(
+    model: ResolvedBundle,
     photos: DataFrame,
     listings: pa.Table,
-    model: ResolvedBundle,
     store: Path,
     work: Path,
     limits: PhotoLimits,
-) -> Judged:
+) -> EvaluatedModel:
+    """Score the labelled listings with a model and compare them with their labels."""
     shipped = ship_model(photos.sparkSession, model.folder, model.bundle.digest)
-    backbone = model.bundle.backbone.digest
-
-    def score() -> pa.Table:
-        embedded = embed_photos(photos, shipped, backbone, store, work, limits)
-        with show_progress(photos.sparkSession, "scoring listings"):
-            return score_photos(embedded.photos, shipped).toArrow().sort_by("listing_id")
-
-    scores, _ = despite_damage(photos.sparkSession, store, backbone, score)
+    embeddings = EmbeddingStore(store, model.bundle.backbone.digest)
+    for attempt in embeddings.attempts(photos.sparkSession):
+        with attempt:
+            embedded = embed_photos(photos, shipped, embeddings, work, limits)
+            with show_progress(photos.sparkSession, "scoring listings"):
+                scores = score_photos(embedded.photos, shipped).toArrow().sort_by("listing_id")
     if scores.column("listing_id").to_pylist() != listings.column("listing_id").to_pylist():
         raise DataContractError(f"{len(scores)} listings scored of {len(listings)} labelled")
-    return Judged(model, judge(model.bundle.tree, listings.column("label").to_pylist(), scores))
+    labels = listings.column("label").to_pylist()
+    return EvaluatedModel(model, compare_with_labels(model.bundle.tree, labels, scores))
 
 
-def _log(evaluation: dict[str, Any], page: Path | None) -> None:
+def _confusions(
+    evaluated: EvaluatedModel, photos: DataFrame, listings: pa.Table, limits: PhotoLimits
+) -> list[tuple[Confusion, list[Mistake]]]:
+    """Return the worst confusions with photos; without, and with a warning, if reading fails."""
+    # Some photos may not be readable any more, so twice as many examples are asked for.
+    found = worst_confusions(evaluated.outcomes, _CONFUSIONS, 2 * _EXAMPLES)
+    ids = listings.column("listing_id").to_pylist()
+    try:
+        shown = [ids[row] for confusion in found for row in confusion.rows]
+        thumbnails = read_thumbnails(photos, shown, limits) if shown else {}
+    except Exception as error:
+        log.warning("no photos of mistakes on the page: %s", runs.one_line(error))
+        thumbnails = {}
+    return [
+        (
+            confusion,
+            [
+                Mistake(ids[row], float(evaluated.outcomes.confidence[row]), thumbnails[ids[row]])
+                for row in confusion.rows
+                if ids[row] in thumbnails
+            ][:_EXAMPLES],
+        )
+        for confusion in found
+    ]
+
+
+def _origin(
+    settings: EvaluateChallenger, data: Mapping[str, object], run_id: str
+) -> dict[str, object]:
+    return {
+        "run_id": run_id,
+        "evaluated_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "manifest": data["manifest"],
+        "ds": _partition(settings),
+        "splits": settings.splits,
+        "data": dict(data),
+        "device": _device(),
+    }
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _tag_challenger(settings: EvaluateChallenger, challenger: ResolvedBundle, run_id: str) -> None:
+    """Let a promotion of the challenger find this evaluation."""
+    if failure := runs.logging_failure():
+        raise SettingsError(
+            f"the evaluation is not in MLflow, so no promotion can use it: {failure}"
+        )
+    if settings.challenger.startswith("models:/"):
+        registry.tag_version(challenger.name, challenger.version, {"evaluation_run": run_id})
+
+
+def _log(evaluation: dict[str, Any], html: str, page: Path | None) -> None:
     for role in ("challenger", "champion"):
         if evaluation[role]:
             figures = evaluation[role]["figures"].items()
-            registry.log_figures({f"{role}_{name}": value for name, value in figures})
-    html = evaluation_page(evaluation)
+            runs.log_figures({f"{role}_{name}": value for name, value in figures})
     if page is not None:
         page.parent.mkdir(parents=True, exist_ok=True)
         page.write_text(html, encoding="utf-8")
-    registry.log_text(html, "evaluation.html")
-    registry.log_text(json.dumps(evaluation, indent=1), EVALUATION_FILE)
+    runs.log_text(html, "evaluation.html")
+    runs.log_text(json.dumps(evaluation, indent=1), EVALUATION_FILE)
 
 
 def _print_table(evaluation: dict[str, Any]) -> None:
@@ -173,15 +251,14 @@ def _print_table(evaluation: dict[str, Any]) -> None:
 
 
 def _summary(evaluation: dict[str, Any]) -> dict[str, Any]:
-    """What scripts ask for; the rest is in the run's evaluation.json."""
-    shown = ("challenger", "champion")
+    """Return the report; all else is in the run's `evaluation.json`."""
     return {
         "challenger_model": evaluation["challenger"]["model"],
         "champion_model": evaluation["champion"] and evaluation["champion"]["model"],
         "splits": evaluation["splits"],
         **{
             role: {name: round(value, 4) for name, value in evaluation[role]["figures"].items()}
-            for role in shown
+            for role in ("challenger", "champion")
             if evaluation[role]
         },
         "top1_difference": evaluation["differences"].get("top1"),

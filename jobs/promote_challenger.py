@@ -1,4 +1,4 @@
-"""Decide which version the daily job uses: move `@champion`, remember `@previous`.
+"""Decide which version the daily job uses: move `@champion`, and keep `@previous` for a rollback.
 
 python -m jobs.promote_challenger --model-name listing-categorizer --version 2
 python -m jobs.promote_challenger --model-name listing-categorizer --rollback
@@ -7,26 +7,15 @@ python -m jobs.promote_challenger --model-name listing-categorizer --rollback
 import getpass
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import Field, model_validator
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
-from jobs.promotion_gates import Gate, check_gates, licence_gate, read_gates
-from jobs.report import write_report
-from jobs.settings import JobSettings, run_job
-from schemas.errors import GateRefusal, SettingsError
-from seer_model import registry
-from seer_model.promotion import evaluation_of, promotion_lock
-
-CHAMPION = "champion"
-PREVIOUS = "previous"
+from jobs.command.settings import JobSettings, check_arguments, run_job
 
 
 class PromoteChallenger(JobSettings):
@@ -36,10 +25,10 @@ class PromoteChallenger(JobSettings):
     version: int | None = Field(None, description="the version to promote")
     rollback: bool = Field(False, description="make the previous champion the champion again")
     acknowledge_licence: bool = Field(
-        False, description="promote although the licence is not known to allow commercial use"
+        False, description="promote even if the licence is not known to allow commercial use"
     )
     gates: Path | None = Field(
-        None, description="what a version must show (default: the package's promotion_gates.toml)"
+        None, description="settings of the gates (default: the package's gates.toml)"
     )
 
     @model_validator(mode="after")
@@ -49,19 +38,38 @@ class PromoteChallenger(JobSettings):
         return self
 
 
+if __name__ == "__main__":
+    check_arguments(PromoteChallenger)  # Before the imports below, which take seconds.
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from jobs.command.report import write_report
+from schemas.errors import GateRefusal, SettingsError
+from seer_model.evaluation.gates import Gate, check_gates, licence_gate, read_gates
+from seer_model.tracking import registry, runs
+from seer_model.tracking.promotion import load_evaluation, promotion_lock
+
+CHAMPION = "champion"
+PREVIOUS = "previous"
+
+
 def promote(settings: PromoteChallenger) -> None:
-    """Check the gates, move the aliases, record who, why and on which figures."""
-    read_gates(settings.gates)  # A mistake in it must not show only once a gate is asked.
-    registry.connect(settings.tracking_uri)
+    """Check the gates, move the aliases, and record who promoted, why, and on which evaluation."""
+    read_gates(settings.gates)  # Fail early if the file has a mistake.
+    runs.connect(settings.tracking_uri)
     name = settings.model_name
-    registry.aliased_version(name, CHAMPION)  # The model exists.
+    registry.aliased_version(name, CHAMPION)  # Fail early if there is no such model.
     parameters = settings.model_dump(exclude={"tracking_uri", "report"})
     with promotion_lock(name):
         champion = registry.aliased_version(name, CHAMPION)
         target = _previous(name, champion) if settings.rollback else str(settings.version)
         tags = registry.version_tags(name, target)
-        with registry.tracked_run("promote_challenger", parameters) as run_id:
-            gates = [] if settings.rollback else _gates(settings, tags, target, champion)
+        with runs.tracked_run("promote_challenger", parameters) as run_id:
+            runs.add_to_name(f"{name} v{target}")
+            gates = [] if settings.rollback else _check(settings, tags, target, champion)
+            failed = [gate for gate in gates if not gate.passed]
             record = {
                 "at": datetime.now(UTC).isoformat(timespec="seconds"),
                 "by": getpass.getuser(),
@@ -71,7 +79,6 @@ def promote(settings: PromoteChallenger) -> None:
                 "evaluation_run": tags.get("evaluation_run"),
                 "run_id": run_id,
             }
-            failed = [gate.gate for gate in gates if not gate.passed]
             outcome: dict[str, Any] = {
                 "model": f"models:/{name}/{target}",
                 "version": target,
@@ -79,12 +86,9 @@ def promote(settings: PromoteChallenger) -> None:
                 "gates": [asdict(gate) for gate in gates],
                 **record,
             }
-            registry.log_text(json.dumps(outcome, indent=1), "promotion.json")
+            runs.log_text(json.dumps(outcome, indent=1), "promotion.json")
             if not failed:
-                if champion is not None and champion != target:
-                    registry.move_alias(name, PREVIOUS, champion)
-                registry.move_alias(name, CHAMPION, target)
-                registry.tag_version(name, target, {"promotion": json.dumps(record)})
+                _make_champion(name, target, champion, record)
             _print_gates(gates)
             write_report(outcome, settings.report)
     if failed:
@@ -97,11 +101,11 @@ def promote(settings: PromoteChallenger) -> None:
 def _previous(name: str, champion: str | None) -> str:
     target = registry.aliased_version(name, PREVIOUS)
     if target is None or target == champion:
-        raise SettingsError(f"models:/{name}: there is no @{PREVIOUS} to go back to")
+        raise SettingsError(f"models:/{name}: no @{PREVIOUS} to roll back to")
     return target
 
 
-def _gates(
+def _check(
     settings: PromoteChallenger, tags: dict[str, str], target: str, champion: str | None
 ) -> list[Gate]:
     licence = licence_gate(
@@ -110,24 +114,30 @@ def _gates(
     if champion is None or champion == target:
         return [licence]
     name = settings.model_name
-    gates = read_gates(settings.gates)
-    return [
-        licence,
-        *check_gates(gates, evaluation_of(tags), f"{name}/{target}", f"{name}/{champion}"),
-    ]
+    gates, evaluation = read_gates(settings.gates), load_evaluation(tags)
+    return [licence, *check_gates(gates, evaluation, f"{name}/{target}", f"{name}/{champion}")]
 
 
 def _reason(gates: Sequence[Gate], champion: str | None, target: str) -> str:
     failed = [gate for gate in gates if not gate.passed]
     if failed:
-        return "; ".join(f"{g.gate}: {g.measured}, demanded: {g.limit}" for g in failed)
+        return "; ".join(f"{g.gate}: {g.measured}, required: {g.limit}" for g in failed)
     if champion is None or champion == target:
         return "no other champion to compare with"
     return "; ".join(f"{gate.gate}: {gate.measured}" for gate in gates)
 
 
+def _make_champion(
+    name: str, target: str, champion: str | None, record: Mapping[str, object]
+) -> None:
+    if champion is not None and champion != target:
+        registry.move_alias(name, PREVIOUS, champion)
+    registry.move_alias(name, CHAMPION, target)
+    registry.tag_version(name, target, {"promotion": json.dumps(record)})
+
+
 def _print_gates(gates: Sequence[Gate]) -> None:
-    table = Table("gate", "", "measured", "demanded")
+    table = Table("gate", "", "measured", "required")
     for gate in gates:
         mark = Text("passed", "green") if gate.passed else Text("failed", "bold red")
         table.add_row(gate.gate, mark, Text(gate.measured), Text(gate.limit))

@@ -2,8 +2,9 @@
 
     python -m jobs.train_head --manifest manifest --taxonomy tree.csv
 
-Listings of the split `train`, and of no split, are learned from; those of `val` stop and calibrate
-the training. Where none is in `val`, a seventh of the others is held out by the hash of their ids.
+The head learns from listings in the split `train` or in none; those in `val` decide when to stop
+and calibrate. If no listing is in `val`, a seventh of the others is held out, by a hash of their
+ids.
 """
 
 import hashlib
@@ -12,48 +13,25 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
-from datetime import date
+from itertools import starmap
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import torch
 from pydantic import Field
-from pyspark.sql import DataFrame
-from pyspark.sql import functions as F  # noqa: N812
 
-from jobs.embedding import EmbeddedPhotos, embed_photos, scratch_folder
-from jobs.embedding_store import despite_damage
-from jobs.manifest import describe_data, read_photos
-from jobs.photo_settings import PhotoSettings
-from jobs.report import write_report
-from jobs.session import start_session
-from jobs.settings import run_job
-from jobs.worker import ship_model
-from schemas.errors import DataContractError
-from schemas.taxonomy import Taxonomy
-from schemas.taxonomy_readers import read_taxonomy
-from seer_model import registry, zoo
-from seer_model.backbone import Backbone, save_backbone
-from seer_model.bundle import save_bundle
-from seer_model.finetuning import FinetuneRecipe, finetune
-from seer_model.hierarchy import ClassTree
-from seer_model.photo_source import PhotoSource
-from seer_model.training import LabelledPhotos, fit_bundle
-
-_HELD_OUT = 7
+from jobs.command.photo_settings import PhotoSettings
+from jobs.command.settings import Day, check_arguments, run_job
+from seer_model.backbones.constants import DEFAULT_BACKBONE
 
 
 class TrainHead(PhotoSettings):
     """Train a head on labelled listings and register it with its backbone as a bundle."""
 
     manifest: str = Field(description="the manifest's folder")
-    ds: date | None = Field(None, description="only this partition (default: all)")
+    ds: Day | None = Field(None, description="only this partition (default: all)")
     backbone: str = Field(
-        zoo.DEFAULT,
+        DEFAULT_BACKBONE,
         description="models:/…, runs:/…, a folder, zoo:NAME, vissl:FILE, timm:NAME.TAG, or "
         "timm:NAME for random weights",
     )
@@ -62,69 +40,80 @@ class TrainHead(PhotoSettings):
     output: Path | None = Field(
         None, description="write the bundle to this folder instead of registering it"
     )
-    embeddings: Path | None = Field(None, description="embedding store to use and fill")
+    embeddings: Path | None = Field(None, description="embedding store to read and add to")
     target_precision: float = Field(
-        0.9, gt=0, lt=1, description="share of assigned listings that is to be right"
+        0.9, gt=0, lt=1, description="share of assigned listings that should be right"
     )
     finetune: bool = Field(
-        False, description="first train the whole backbone on the labelled photos of split train"
+        False, description="first fine-tune the whole backbone on the photos of split train"
     )
-    finetune_epochs: int = Field(20, ge=1, description="passes over them for --finetune")
+    finetune_epochs: int = Field(20, ge=1, description="passes over the photos with --finetune")
     finetune_size: int | None = Field(
-        None, ge=32, description="pixels of a crop's side; smaller is faster (default: as embedded)"
+        None,
+        ge=32,
+        description="side of a crop in pixels; smaller is faster (default: full size)",
     )
     seed: int = Field(0, description="seed of the training")
 
 
-def train(settings: TrainHead) -> None:
-    """Embed, train, calibrate, save or register.
+if __name__ == "__main__":
+    check_arguments(TrainHead)  # Before the imports below, which take seconds.
 
-    The run has the losses of every epoch and the figures on `val` (`val_…`) as metrics.
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F  # noqa: N812
+
+from jobs.command.progress import show_progress, watch
+from jobs.command.report import write_report
+from jobs.command.session import start_session
+from jobs.pages.evaluation_plots import training_plots
+from jobs.stages.embedding import embed_photos, scratch_folder
+from jobs.stages.embedding_store import EmbeddingStore
+from jobs.stages.fingerprint import describe_data
+from jobs.stages.manifest import read_photos
+from jobs.stages.unread import check_drivers
+from jobs.stages.worker import ship_model
+from schemas.errors import DataContractError
+from schemas.taxonomy import Taxonomy
+from schemas.taxonomy_readers import read_taxonomy
+from seer_model.backbones.backbone import Backbone, save_backbone
+from seer_model.categorizer.bundle import Bundle, save_bundle
+from seer_model.categorizer.hierarchy import ClassTree
+from seer_model.photos.source import PhotoSource
+from seer_model.tracking import registration, registry, runs
+from seer_model.training.finetuning import FinetuneRecipe, finetune
+from seer_model.training.fit import LabelledPhotos, fit_bundle
+
+# One listing in so many is held out.
+_HELD_OUT = 7
+
+
+def train(settings: TrainHead) -> None:
+    """Read, fine-tune if asked to, embed, fit, save, report.
+
+    The run's metrics are the losses of every epoch, of the fine-tuning (`finetune_loss`) and of the
+    head, and the figures on `val` (`val_…`). Its plots show reliability, and precision by coverage.
     """
-    registry.connect(settings.tracking_uri)
+    runs.connect(settings.tracking_uri)
     taxonomy = read_taxonomy(settings.taxonomy)
     backbone = registry.resolve_backbone(settings.backbone)
     spark = start_session("train_head")
     ds = settings.ds.isoformat() if settings.ds else None
-    photos = read_photos(spark, settings.manifest, ds).where(
-        F.col("category_id").isNotNull()
-        & F.coalesce("split", F.lit("train")).isin("train", "val")
-        & F.col("listing_id").isNotNull()
-    )
-    parameters = settings.model_dump(exclude={"tracking_uri", "report"})
+    photos = _labelled(read_photos(spark, settings.manifest, ds))
     with (
-        registry.tracked_run("train_head", parameters) as run_id,
+        runs.tracked_run("train_head", settings.run_parameters()) as run_id,
         scratch_folder(settings.embeddings) as work,
     ):
         data = describe_data(photos, settings.manifest, ds)
-        registry.log_data(data)
-        limits = settings.photo_limits()
+        runs.log_data(data)
+        check_drivers(data, settings)
         if settings.finetune:
-            backbone = _finetuned(backbone, photos, taxonomy, settings)
-        save_backbone(backbone, work / "model" / "backbone")
-        model = ship_model(spark, work / "model", backbone.digest)
-        started = perf_counter()
-        store = settings.embeddings
-
-        def collect() -> tuple[EmbeddedPhotos, pa.Table]:
-            embedded = embed_photos(
-                photos, model, backbone.digest, store, work / "embedded", limits
-            )
-            return embedded, _collect(embedded.photos)
-
-        (embedded, table), damaged = despite_damage(spark, store, backbone.digest, collect)
-        seconds_embedding = perf_counter() - started
-        train_photos, val_photos = _split(table, backbone.width)
-        origin: dict[str, Any] = {
-            "manifest": data["manifest"],
-            "ds": ds,
-            "photos": table.num_rows,
-            "embedded_on": embedded.devices,
-            "listings": len(set(train_photos.listing_ids) | set(val_photos.listing_ids)),
-            "fingerprint": data["digest"],
-            "run_id": run_id,
-            "seed": settings.seed,
-        }
+            backbone = _finetune(backbone, photos, taxonomy, settings)
+        embedded = _embed(photos, backbone, work, settings)
+        train_photos, val_photos = _split(embedded.table, backbone.width)
         started = perf_counter()
         fitted = fit_bundle(
             backbone,
@@ -133,102 +122,128 @@ def train(settings: TrainHead) -> None:
             val_photos,
             target_precision=settings.target_precision,
             seed=settings.seed,
-            origin=origin,
+            origin={
+                "manifest": data["manifest"],
+                "ds": ds,
+                "photos": embedded.table.num_rows,
+                "embedded_on": embedded.devices,
+                "listings": len(set(train_photos.listing_ids) | set(val_photos.listing_ids)),
+                "fingerprint": data["digest"],
+                "run_id": run_id,
+                "seed": settings.seed,
+            },
+            watch=watch,
         )
+        training, quality = fitted.training, fitted.quality.figures()
         seconds_training = perf_counter() - started
-        quality = fitted.quality.figures()
-        losses = {"train_loss": fitted.training.train_loss, "val_loss": fitted.training.val_loss}
-        registry.log_curves(losses)
-        target = settings.output or work / "bundle"
-        bundle = save_bundle(fitted.bundle, target)
-        version = None
-        if settings.output is None:
-            name = settings.registered_name
-            with registry.registering(name, lambda: _keep(target, f"{name}-{bundle.digest[:12]}")):
-                version = registry.register_bundle(target, name)
+        runs.log_curves({"train_loss": training.train_loss, "val_loss": training.val_loss})
+        for name, plot in training_plots(fitted.outcomes, settings.target_precision).items():
+            runs.log_plot(plot, f"{name}.png")
         figures = {
-            "model": f"models:/{settings.registered_name}/{version}" if version else str(target),
-            "version": version,
-            "bundle_digest": bundle.digest,
-            "backbone": f"{backbone.architecture}: {backbone.origin}",
-            "licence": backbone.licence,
-            "taxonomy_categories": len(taxonomy),
-            "classes": len(bundle.tree.classes),
+            **_save(fitted.bundle, work, settings),
             "train_photos": len(train_photos.labels),
             "val_photos": len(val_photos.labels),
-            "photos_embedded": embedded.embedded,
-            "store_files_damaged": damaged,
-            "seconds_embedding": round(seconds_embedding, 1),
+            "photos_embedded": embedded.photos_embedded,
+            "store_files_damaged": embedded.store_files_damaged,
+            "seconds_embedding": round(embedded.seconds, 1),
             "seconds_training": round(seconds_training, 1),
-            "epochs": len(fitted.training.train_loss),
-            "temperature": bundle.calibration.temperature,
-            "thresholds": list(bundle.calibration.thresholds),
+            "epochs": len(training.train_loss),
+            "temperature": fitted.bundle.calibration.temperature,
+            "thresholds": list(fitted.bundle.calibration.thresholds),
             "val": {name: round(value, 3) for name, value in quality.items()},
             "run_id": run_id,
         }
         on_val = {f"val_{name}": value for name, value in quality.items()}
-        registry.log_figures({**figures, "val": None, **on_val})
+        runs.log_figures({**figures, "val": None, **on_val})
         write_report(figures, settings.report)
 
 
+def _labelled(photos: DataFrame) -> DataFrame:
+    return photos.where(
+        F.col("category_id").isNotNull()
+        & F.coalesce("split", F.lit("train")).isin("train", "val")
+        & F.col("listing_id").isNotNull()
+    )
+
+
+class _Embedded(NamedTuple):
+    table: pa.Table
+    photos_embedded: int
+    devices: dict[str, int]
+    store_files_damaged: int
+    seconds: float
+
+
+def _embed(photos: DataFrame, backbone: Backbone, work: Path, settings: TrainHead) -> _Embedded:
+    """Embed the photos and collect those that could be read: listing, label, split, vector."""
+    spark = photos.sparkSession
+    save_backbone(backbone, work / "model" / "backbone")
+    model = ship_model(spark, work / "model", backbone.digest)
+    started = perf_counter()
+    store = EmbeddingStore(settings.embeddings, backbone.digest)
+    limits = settings.photo_limits()
+    for attempt in store.attempts(spark):
+        with attempt:
+            embedded = embed_photos(photos, model, store, work / "embedded", limits)
+            usable = embedded.photos.where(F.col("vector").isNotNull())
+            table = usable.select("listing_id", "category_id", "split", "vector").toArrow()
+    # Spark returns rows in any order, and the training must not depend on it.
+    table = table.sort_by([("listing_id", "ascending"), ("vector", "ascending")])
+    seconds = perf_counter() - started
+    return _Embedded(table, embedded.embedded, embedded.devices, store.quarantined, seconds)
+
+
+def _save(bundle: Bundle, work: Path, settings: TrainHead) -> dict[str, Any]:
+    """Write the bundle to `--output`, or register it; returns figures for the report."""
+    folder = settings.output or work / "bundle"
+    name, version = settings.registered_name, None
+    bundle = save_bundle(bundle, folder)
+    if settings.output is None:
+        with registration.keep_on_failure(
+            name, lambda: _keep(folder, f"{name}-{bundle.digest[:12]}")
+        ):
+            version = registration.register_bundle(folder, name)
+    return {
+        "model": f"models:/{name}/{version}" if version else str(folder),
+        "version": version,
+        "bundle_digest": bundle.digest,
+        "backbone": f"{bundle.backbone.architecture}: {bundle.backbone.origin}",
+        "licence": bundle.backbone.licence,
+        "taxonomy_categories": len(bundle.tree.taxonomy),
+        "classes": len(bundle.tree.classes),
+    }
+
+
 def _keep(bundle: Path, name: str) -> Path:
-    """Move a bundle out of the scratch folder: into this folder, or where it cannot be, another."""
+    """Move a bundle that could not be registered out of the scratch folder.
+
+    Returns:
+        Its new path: in the working directory or, if that cannot be written, in a new folder.
+    """
     try:
         return Path(shutil.move(bundle, Path.cwd() / name))
     except OSError:
         return Path(shutil.move(bundle, Path(tempfile.mkdtemp(prefix="kept-")) / name))
 
 
-def _collect(photos: DataFrame) -> pa.Table:
-    usable = photos.where(F.col("vector").isNotNull())
-    table = usable.select("listing_id", "category_id", "split", "vector").toArrow()
-    # Spark gives rows in any order; the training must not depend on it.
-    keys = [("listing_id", "ascending"), ("vector", "ascending")]
-    return table.sort_by(keys)
-
-
-def _split(table: pa.Table, width: int) -> tuple[LabelledPhotos, LabelledPhotos]:
-    val = _is_val(table)
-    train_photos = _labelled(table.filter(pc.invert(val)), width)
-    val_photos = _labelled(table.filter(val), width)
-    if not train_photos.labels or not val_photos.labels:
-        raise DataContractError(
-            "too few labelled photos that can be read: "
-            f"{len(train_photos.labels)} to train on, {len(val_photos.labels)} to calibrate on"
-        )
-    return train_photos, val_photos
-
-
-def _is_val(table: pa.Table) -> pa.Array:
-    """Which rows stop and calibrate the training."""
-    val = pc.fill_null(pc.equal(table.column("split"), "val"), fill_value=False)
-    if pc.any(val).as_py():
-        return val
-    return pa.array([_held_out(x) for x in table.column("listing_id").to_pylist()], pa.bool_())
-
-
-def _finetuned(
+def _finetune(
     backbone: Backbone, photos: DataFrame, taxonomy: Taxonomy, settings: TrainHead
 ) -> Backbone:
     """Fine-tune in this process, on its GPU if there is one."""
-    columns = ("listing_id", "category_id", "split", "image_uri", "image_bytes")
-    table = photos.where(F.col("problem").isNull()).select(*columns, "image_index").toArrow()
+    columns = ("listing_id", "category_id", "split", "image_index")
+    source = ("image_uri", "image_bytes", "image_key")
+    with show_progress(photos.sparkSession, "collecting the photos to fine-tune on"):
+        table = photos.where(F.col("problem").isNull()).select(*columns, *source).toArrow()
     table = table.sort_by([("listing_id", "ascending"), ("image_index", "ascending")])
     table = table.filter(pc.invert(_is_val(table)))
     if not table.num_rows:
         raise DataContractError("no labelled photo to fine-tune on")
-    ClassTree(taxonomy, table.column("category_id").to_pylist())  # Before the long work.
+    ClassTree(taxonomy, table.column("category_id").to_pylist())  # Refuses unknown labels early.
     categories = table.column("category_id").dictionary_encode().combine_chunks()
+    sources = zip(*(table.column(name).to_pylist() for name in source), strict=True)
     return finetune(
         backbone,
-        [
-            PhotoSource(uri, data)
-            for uri, data in zip(
-                table.column("image_uri").to_pylist(),
-                table.column("image_bytes").to_pylist(),
-                strict=True,
-            )
-        ],
+        list(starmap(PhotoSource, sources)),
         categories.indices.to_numpy().astype(np.int64),
         FinetuneRecipe(
             epochs=settings.finetune_epochs,
@@ -238,14 +253,36 @@ def _finetuned(
         device="cuda" if torch.cuda.is_available() else "cpu",
         decode_threads=os.cpu_count() or 1,
         limits=settings.photo_limits(),
+        on_epoch=lambda epoch, loss: runs.log_figures({"finetune_loss": loss}, step=epoch),
+        watch=watch,
     )
+
+
+def _split(table: pa.Table, width: int) -> tuple[LabelledPhotos, LabelledPhotos]:
+    """Photos to train on, and photos to stop and calibrate by."""
+    val = _is_val(table)
+    train_photos = _as_arrays(table.filter(pc.invert(val)), width)
+    val_photos = _as_arrays(table.filter(val), width)
+    if not train_photos.labels or not val_photos.labels:
+        raise DataContractError(
+            f"too few labelled photos that can be read: {len(train_photos.labels)} to train on, "
+            f"{len(val_photos.labels)} to calibrate on"
+        )
+    return train_photos, val_photos
+
+
+def _is_val(table: pa.Table) -> pa.Array:
+    val = pc.fill_null(pc.equal(table.column("split"), "val"), fill_value=False)
+    if pc.any(val).as_py():
+        return val
+    return pa.array([_held_out(x) for x in table.column("listing_id").to_pylist()], pa.bool_())
 
 
 def _held_out(listing_id: str) -> bool:
     return hashlib.sha256(listing_id.encode()).digest()[0] % _HELD_OUT == 0
 
 
-def _labelled(table: pa.Table, width: int) -> LabelledPhotos:
+def _as_arrays(table: pa.Table, width: int) -> LabelledPhotos:
     data = b"".join(table.column("vector").to_pylist())
     return LabelledPhotos(
         table.column("listing_id").to_pylist(),

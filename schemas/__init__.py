@@ -1,4 +1,4 @@
-"""What the data looks like: manifest, categories, embeddings, taxonomy, errors.
+"""Data contracts: manifest, categories, embeddings, taxonomy, reject reasons, errors.
 
 Needs pyarrow only, so that any reader of the data can import it.
 """

@@ -1,4 +1,4 @@
-"""The categories table: exactly one row a listing, the output of the main job."""
+"""The categories table: exactly one row a listing, the output of `jobs.categorize_listings`."""
 
 from collections.abc import Iterable
 from enum import StrEnum
@@ -6,7 +6,7 @@ from enum import StrEnum
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.checks import check_rows, column_problems
+from schemas.columns import column_problems
 from schemas.errors import DataContractError
 from schemas.rejects import RejectReason
 
@@ -36,30 +36,30 @@ CATEGORIES: pa.Schema = pa.schema(
         pa.field("categorized_at", pa.timestamp("us", tz="UTC"), nullable=False),
     ]
 )
-"""`candidates` are the best five, best first (empty for a rejected listing); `image_rejects` maps
-the `image_index` of a photo that could not be used to its reason."""
+"""`candidates` are the best five classes, best first (none for a rejected listing); `image_rejects`
+maps the `image_index` of each photo that could not be used to its reject reason."""
 
 
 class Decision(StrEnum):
-    """What became of a listing."""
+    """Outcome of a listing."""
 
     ASSIGNED = "assigned"
-    """The score of the leaf passed its threshold, or that of an ancestor did."""
+    """The score of a leaf, or of an ancestor, reached its threshold."""
     NEEDS_REVIEW = "needs_review"
-    """Photos were read, nothing passed."""
+    """No score reached its threshold."""
     REJECTED = "rejected"
-    """No photo of the listing could be used."""
+    """None of the listing's photos could be used."""
 
 
 def check_categories(table: pa.Table, where: str) -> None:
     """Check the rows that a job is about to publish.
 
-    Types are compared as in `column_problems`, so that what Spark wrote passes. Extra columns are
+    Types are compared as in `column_problems`, so that Spark's Parquet passes. Extra columns are
     ignored.
 
     Args:
         table: All rows of one partition.
-        where: What was read, to begin the error message with.
+        where: Names the table at the beginning of an error message.
 
     Raises:
         DataContractError: A column is missing or of the wrong type, a value breaks the contract, or
@@ -69,6 +69,29 @@ def check_categories(table: pa.Table, where: str) -> None:
     if problems:
         raise DataContractError(f"{where}: {'; '.join(problems)}")
 
+    _check_rows(table, where)
+    _check_unique(table["listing_id"], where)
+
+
+Rule = tuple[str, pa.ChunkedArray, str]
+"""A column, a boolean mask that is true for the rows that break the rule (null counts as false),
+and what was expected."""
+
+
+def _check_rows(table: pa.Table, where: str) -> None:
+    """Stop at the first rule that a row breaks, and name the first such row."""
+    for column, broken, expected in _rules(table):
+        row = pc.index(broken, True).as_py()
+        if row >= 0:
+            value = table[column][row].as_py()
+            found = "null" if value is None else repr(value)
+            raise DataContractError(
+                f"{where}: column {column} is {found}, expected {expected} "
+                f"(listing_id {table['listing_id'][row].as_py()!r}, row {row})"
+            )
+
+
+def _rules(table: pa.Table) -> list[Rule]:
     decision = table["decision"].cast(pa.large_string())
     assigned = pc.equal(decision, Decision.ASSIGNED)
     rejected = pc.equal(decision, Decision.REJECTED)
@@ -78,48 +101,51 @@ def check_categories(table: pa.Table, where: str) -> None:
     no_score = pc.is_null(table["score"], nan_is_null=True)
     none_used = pc.equal(table["images_used"], 0)
     required = [field.name for field in CATEGORIES if not field.nullable]
-    check_rows(
-        table,
-        "listing_id",
-        where,
-        [
-            *((name, pc.is_null(table[name]), "a value") for name in required),
-            ("decision", _not_in(decision, Decision), f"one of {', '.join(Decision)}"),
-            (
-                "reject_reason",
-                pc.and_(has_reason, _not_in(reason, RejectReason)),
-                f"one of {', '.join(RejectReason)}",
-            ),
-            (
-                "reject_reason",
-                pc.and_(rejected, pc.invert(has_reason)),
-                "a reason for a rejected listing",
-            ),
-            (
-                "reject_reason",
-                pc.and_(pc.invert(rejected), has_reason),
-                "null for a listing that is not rejected",
-            ),
-            (
-                "category_id",
-                pc.and_(assigned, pc.is_null(table["category_id"])),
-                "a category for an assigned listing",
-            ),
-            ("category_path", pc.and_(assigned, no_path), "a path for an assigned listing"),
-            ("score", pc.and_(assigned, no_score), "a score for an assigned listing"),
-            (
-                "images_used",
-                pc.and_(rejected, pc.invert(none_used)),
-                "0 for a rejected listing",
-            ),
-            (
-                "images_used",
-                pc.and_(pc.invert(rejected), none_used),
-                "at least 1 for a listing that is not rejected",
-            ),
-        ],
-    )
-    counts = pc.value_counts(table["listing_id"].cast(pa.large_string()))
+    return [
+        *((name, pc.is_null(table[name]), "a value") for name in required),
+        ("decision", _not_in(decision, Decision), f"one of {', '.join(Decision)}"),
+        (
+            "reject_reason",
+            pc.and_(has_reason, _not_in(reason, RejectReason)),
+            f"one of {', '.join(RejectReason)}",
+        ),
+        (
+            "reject_reason",
+            pc.and_(rejected, pc.invert(has_reason)),
+            "a reason for a rejected listing",
+        ),
+        (
+            "reject_reason",
+            pc.and_(pc.invert(rejected), has_reason),
+            "null for a listing that is not rejected",
+        ),
+        (
+            "category_id",
+            pc.and_(assigned, pc.is_null(table["category_id"])),
+            "a category for an assigned listing",
+        ),
+        ("category_path", pc.and_(assigned, no_path), "a path for an assigned listing"),
+        ("score", pc.and_(assigned, no_score), "a score for an assigned listing"),
+        (
+            "images_used",
+            pc.and_(rejected, pc.invert(none_used)),
+            "0 for a rejected listing",
+        ),
+        (
+            "images_used",
+            pc.and_(pc.invert(rejected), none_used),
+            "at least 1 for a listing that is not rejected",
+        ),
+    ]
+
+
+def _not_in(column: pa.ChunkedArray, names: Iterable[str]) -> pa.ChunkedArray:
+    """Whether each value of a string column, null included, is none of `names`."""
+    return pc.invert(pc.is_in(column, value_set=pa.array(map(str, names), column.type)))
+
+
+def _check_unique(listing_ids: pa.ChunkedArray, where: str) -> None:
+    counts = pc.value_counts(listing_ids.cast(pa.large_string()))
     repeated = pc.index(pc.greater(counts.field("counts"), 1), True).as_py()
     if repeated >= 0:
         entry = counts[repeated].as_py()
@@ -127,8 +153,3 @@ def check_categories(table: pa.Table, where: str) -> None:
             f"{where}: column listing_id: {entry['values']!r} is in {entry['counts']} rows, "
             "expected one row a listing"
         )
-
-
-def _not_in(column: pa.ChunkedArray, names: Iterable[str]) -> pa.ChunkedArray:
-    """Whether each value of a string column, null included, is none of `names`."""
-    return pc.invert(pc.is_in(column, value_set=pa.array(map(str, names), column.type)))

@@ -1,7 +1,9 @@
-"""The errors a person can cause, each with the exit code its job ends with.
+"""Errors that a user can cause, each with its job's exit code.
 
-A message is one line that says what is wrong, where, and what to do.
+A message is one line: what is wrong, where, and what to do.
 """
+
+import re
 
 __all__ = [
     "BundleError",
@@ -11,17 +13,18 @@ __all__ = [
     "SeerError",
     "SettingsError",
     "TaxonomyError",
+    "without_passwords",
 ]
 
 
 class SeerError(Exception):
-    """Base of every error that a job reports in one line, without a traceback."""
+    """Base class: a job reports these errors in one line, without a traceback."""
 
     exit_code = 1
 
 
 class SettingsError(SeerError):
-    """An argument, setting or address that cannot be used."""
+    """An invalid argument, setting or address."""
 
     exit_code = 2
 
@@ -33,15 +36,15 @@ class DataContractError(SeerError):
 
 
 class TaxonomyError(DataContractError):
-    """A taxonomy file that is not a tree of uniquely named categories."""
+    """A taxonomy that is malformed or not a tree of unique categories."""
 
 
 class BundleError(DataContractError):
-    """A model bundle that is damaged, unsafe, incomplete or of a newer format."""
+    """A bundle, backbone or checkpoint that is damaged, unsafe, incomplete or of a newer format."""
 
 
 class GateRefusal(SeerError):
-    """A model that a quality or licence gate refuses."""
+    """A model refused by a quality or licence gate."""
 
     exit_code = 4
 
@@ -50,3 +53,11 @@ class PartitionBusy(SeerError):
     """Another run holds the partition."""
 
     exit_code = 5
+
+
+_USER = re.compile(r"(?<=://)[^/?#\s]*@")
+
+
+def without_passwords(text: str) -> str:
+    """Strip user and password from the addresses in a text (`scheme://user:password@host/…`)."""
+    return _USER.sub("", text)

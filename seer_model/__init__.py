@@ -1,6 +1,8 @@
-"""The model: photos in, categories out. Knows no Spark."""
+"""The model: photos in, categories out. Does not depend on Spark."""
 
 import os
 
-# MLflow reports its use to its makers, unless told otherwise before it is imported.
+__version__ = "0.1.0"
+
+# MLflow reads this on import; otherwise it sends usage statistics to its makers.
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")

@@ -1,4 +1,8 @@
-"""Files whose content is checked before it is used: digests, JSON records, safetensors."""
+"""Read and write the files of a model, none of which is trusted: digests, JSON, safetensors.
+
+Whoever sends a model can write anything into it. Reading one executes nothing, follows no link out
+of the model's folder, takes bounded memory, and refuses in one line that names the file.
+"""
 
 import hashlib
 import json
@@ -6,9 +10,10 @@ import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from reprlib import Repr
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
@@ -16,32 +21,47 @@ from schemas.errors import BundleError
 
 __all__ = [
     "DTYPES",
+    "STRICT",
+    "Record",
     "digest_file",
     "digest_json",
     "load_tensors",
+    "parse_record",
     "read_json",
     "short_repr",
     "write_json",
 ]
 
 DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.int64})
-"""Of the tensors of a model."""
+"""Types that a model's tensors may have."""
 
-# A bundle of 10,000 classes has a record of 1 MB, a trunk of 1,000 tensors a header of 0.1 MB.
-_MOST_JSON_BYTES = 16 << 20
-_MOST_HEADER_BYTES = 8 << 20
+STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+"""Pydantic's settings for what stands in a file: no conversions, no unknown keys."""
+
+# 10,000 classes take 1 MB of JSON, a trunk of 1,000 tensors takes a header of 0.1 MB.
+_MAX_JSON_BYTES = 16 << 20
+_MAX_HEADER_BYTES = 8 << 20
 
 _repr = Repr()
 _repr.maxstring = _repr.maxother = 100
 short_repr = _repr.repr
-"""What a file of others holds, in one short line for a message."""
+"""`repr` cut to one short line, to quote an untrusted value in a message."""
+
+
+class Record(BaseModel):
+    """Base of the models for JSON files."""
+
+    model_config = STRICT | ConfigDict(frozen=True)
+
+
+R = TypeVar("R", bound=Record)
 
 
 def digest_file(path: Path) -> str:
-    """SHA-256 of a file's bytes, hex.
+    """SHA-256 of a file's bytes, in hex.
 
     Raises:
-        BundleError: The file is missing, no regular file, or a link out of its folder.
+        BundleError: The file is missing, not a regular file, or a link out of its folder.
     """
     _check_file(path)
     try:
@@ -52,20 +72,20 @@ def digest_file(path: Path) -> str:
 
 
 def _check_file(path: Path) -> int:
-    """The size in bytes of a file that may be read."""
+    """Size in bytes of a file that is safe to open."""
     try:
         found = path.stat()
     except OSError as error:
         raise BundleError(f"{path}: {error.strerror}") from error
     if not stat.S_ISREG(found.st_mode):
-        raise BundleError(f"{path}: is no regular file")
+        raise BundleError(f"{path}: not a regular file")
     if not path.resolve().is_relative_to(path.parent.resolve()):
-        raise BundleError(f"{path}: is a link out of its folder; put the file itself there")
+        raise BundleError(f"{path}: a link out of its folder; put the file itself there")
     return found.st_size
 
 
 def digest_json(record: Mapping[str, Any]) -> str:
-    """SHA-256 (hex) of a record in canonical JSON, so that key order does not count."""
+    """SHA-256 (hex) of a record's canonical JSON; the order of keys does not change it."""
     text = json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -74,13 +94,13 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        BundleError: The file is missing, no regular file, a link out of its folder or too large,
-            or is not a JSON object whose keys come once each.
+        BundleError: The file is missing, not a regular file, a link out of its folder, too large,
+            or not a JSON object without duplicate keys.
     """
-    if _check_file(path) > _MOST_JSON_BYTES:
-        raise BundleError(f"{path}: is larger than {_MOST_JSON_BYTES} bytes")
+    if _check_file(path) > _MAX_JSON_BYTES:
+        raise BundleError(f"{path}: larger than {_MAX_JSON_BYTES} bytes")
     try:
-        record = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_object)
+        record = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique_keys)
     except OSError as error:
         raise BundleError(f"{path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
@@ -90,14 +110,53 @@ def read_json(path: Path) -> dict[str, Any]:
     return record
 
 
-def _object(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object; of a key that comes twice, readers of JSON disagree which counts."""
+def _unique_keys(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse duplicate keys, since JSON parsers disagree on which one counts."""
     record: dict[str, Any] = {}
     for key, value in pairs:
         if key in record:
-            raise ValueError(f"the key {short_repr(key)} comes twice")
+            raise ValueError(f"the key {short_repr(key)} appears twice")
         record[key] = value
     return record
+
+
+def parse_record(record: Mapping[str, Any], kind: type[R], path: Path) -> R:
+    """Check what `read_json` read and give it its types.
+
+    Args:
+        record: The file's content.
+        kind: What it has to be.
+        path: The file, for the message.
+
+    Raises:
+        BundleError: A key is missing or unknown, or a value is of the wrong type or out of range.
+    """
+    try:
+        # As JSON: in Python values pydantic's strict mode takes no list for a tuple.
+        return kind.model_validate_json(json.dumps(record))
+    except ValidationError as error:
+        raise BundleError(f"{path}: {_first_problem(error)}") from error
+    except RecursionError as error:
+        raise BundleError(f"{path}: nested too deeply") from error
+
+
+def _first_problem(error: ValidationError) -> str:
+    """One line from pydantic's report, which has several a problem."""
+    problem = error.errors(include_url=False, include_context=False)[0]
+    if not problem["loc"]:
+        return problem["msg"]
+    key = ".".join(str(part) if isinstance(part, int) else _short(part) for part in problem["loc"])
+    match problem["type"]:
+        case "missing" | "missing_argument":
+            return f"key {key} is missing"
+        case "extra_forbidden" | "unexpected_keyword_argument":
+            return f"unknown key {key}"
+    expected = problem["msg"].removeprefix("Input ").removeprefix("Value error, ")
+    return f"{key} {expected}, not {short_repr(problem['input'])}"
+
+
+def _short(key: str) -> str:
+    return key if key.isidentifier() and len(key) <= 100 else short_repr(key)
 
 
 def write_json(record: Mapping[str, Any], path: Path) -> None:
@@ -109,8 +168,8 @@ def load_tensors(path: Path) -> dict[str, torch.Tensor]:
     """Read a safetensors file, which cannot carry code.
 
     Raises:
-        BundleError: The file is missing, no regular file, a link out of its folder or damaged, or
-            a tensor is neither int64 nor of floating-point numbers of 16 or 32 bits, all finite.
+        BundleError: The file is missing, not a regular file, a link out of its folder or damaged,
+            or a tensor is of a type not in `DTYPES` or holds NaN or infinity.
     """
     _check_file(path)
     try:
@@ -123,16 +182,14 @@ def load_tensors(path: Path) -> dict[str, torch.Tensor]:
         if tensor.dtype not in DTYPES:
             raise BundleError(f"{path}: tensor {short_repr(name)} is of type {tensor.dtype}")
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise BundleError(
-                f"{path}: tensor {short_repr(name)} holds numbers that are not finite"
-            )
+            raise BundleError(f"{path}: tensor {short_repr(name)} is not finite")
     return tensors
 
 
 def _check_header(path: Path) -> None:
-    """The library takes long headers, and of a name that comes twice the last."""
+    """Refuse long headers and duplicate names, both of which the library accepts."""
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
-        if size > _MOST_HEADER_BYTES:
-            raise ValueError(f"its header is longer than {_MOST_HEADER_BYTES} bytes")
-        json.loads(file.read(size), object_pairs_hook=_object)
+        if size > _MAX_HEADER_BYTES:
+            raise ValueError(f"its header is longer than {_MAX_HEADER_BYTES} bytes")
+        json.loads(file.read(size), object_pairs_hook=_unique_keys)

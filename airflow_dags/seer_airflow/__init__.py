@@ -1,1 +1,1 @@
-"""What the DAGs share: settings and the operator that submits a job."""
+"""Shared by the DAGs: settings, and the operator that submits a job."""

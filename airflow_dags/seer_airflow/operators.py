@@ -1,4 +1,4 @@
-"""Submitting a job with spark-submit, and what its exit code means for the task."""
+"""Submit a job with spark-submit, and map its exit code to the task's state."""
 
 import json
 import os
@@ -21,23 +21,23 @@ from seer_airflow import settings
 _WRONG_SETTINGS, _BAD_DATA, _REFUSED = 2, 3, 4
 _REPORT = "/{{ dag.dag_id }}/{{ run_id }}/{{ ti.task_id }}.{{ ti.try_number }}.json"
 _GRACE_SECONDS = 3
-"""Airflow kills a task 5 s after it has asked it to end."""
+"""Airflow kills a task 5 s after asking it to end."""
 
 
 class SubmitJob(SparkSubmitOperator):
-    """Submit one of the jobs. The plain values of its report become the task's result.
+    """Submit one of the jobs; its report's scalar values become the task's result.
 
-    They are also the extra of the events of the task's assets. The job's exit code decides what
-    follows: 2 (settings) and 3 (data) fail the task at once, as a retry would end likewise; 4
-    (refused by a gate) does too, or skips it with the reasons in the log and as XCom `refusal`. All
-    else, 5 (another run holds the partition) and a job that was killed among it, is tried again.
-    Spark hands a job's exit code on in client mode only.
+    They are also the extra of the task's asset events. The job's exit code decides the task's
+    state: 2 (settings) and 3 (data) fail it at once, since a retry would end likewise; 4 (refused
+    by a gate) does too, or skips it with the reasons in the log and in the XCom `refusal`. Anything
+    else is retried: 5 (another run holds the partition), or a job that was killed. Spark passes a
+    job's exit code on in client mode only.
 
     Args:
         job: Name of the job's module, and of the task.
-        flags: Its flags, without `--report`; one whose template renders to nothing is left out.
+        flags: The job's flags, without `--report`; those that render to nothing are left out.
         skip_if_refused: Whether exit code 4 skips the task.
-        kwargs: What `SparkSubmitOperator` takes.
+        kwargs: Passed on to `SparkSubmitOperator`.
     """
 
     template_fields = (*SparkSubmitOperator.template_fields, "flags")
@@ -59,7 +59,7 @@ class SubmitJob(SparkSubmitOperator):
     def execute(self, context: Context) -> dict[str, Any]:  # type: ignore[override]
         """Submit, wait, and read the report."""
         self.application_args = [part for flag in self.flags.items() if flag[1] for part in flag]
-        # Airflow resets it, so that Ctrl-C would end the task alone.
+        # Airflow resets SIGINT, so Ctrl-C would end the task but not the job.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             super().execute(context)
@@ -68,7 +68,7 @@ class SubmitJob(SparkSubmitOperator):
         except KeyboardInterrupt:
             self.on_kill()
             raise
-        # What is nested may be long, and is in the report.
+        # Nested values may be long, and are in the report.
         figures = {
             name: value
             for name, value in self._read_report().items()
@@ -79,7 +79,7 @@ class SubmitJob(SparkSubmitOperator):
         return figures
 
     def on_kill(self) -> None:
-        """End all of spark-submit: a JVM, whose child is the job, which would outlive it."""
+        """End spark-submit's process group: the job is a child of its JVM and would outlive it."""
         process = self._hook._submit_sp if self._hook else None
         if process is not None:
             _signal_group(process, signal.SIGTERM)
@@ -91,7 +91,7 @@ class SubmitJob(SparkSubmitOperator):
 
     def _get_hook(self) -> SparkSubmitHook:
         hook = super()._get_hook()
-        # The task's own input is how Airflow sees whether the task lives.
+        # Airflow watches the task's stdin to see whether it lives: the child must not inherit it.
         apart = partial(hook.submit, start_new_session=True, stdin=subprocess.DEVNULL)
         hook.submit = apart  # type: ignore[method-assign]
         return hook
@@ -104,7 +104,7 @@ class SubmitJob(SparkSubmitOperator):
         if code == _REFUSED and self.skip_if_refused:
             gates = [gate for gate in self._read_report().get("gates", []) if not gate["passed"]]
             reasons = "; ".join(
-                f"{gate['gate']}: {gate['measured']}, demanded: {gate['limit']}" for gate in gates
+                f"{gate['gate']}: {gate['measured']}, required: {gate['limit']}" for gate in gates
             )
             reasons = reasons or message
             context["ti"].xcom_push("refusal", reasons)

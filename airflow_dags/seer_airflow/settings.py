@@ -1,7 +1,7 @@
-"""Settings: environment variables of a deployment, most of them changeable for one run in the UI.
+"""Settings of a deployment, from environment variables; the UI can change most of them for one run.
 
-Every name below is an environment variable with SEER_AIRFLOW_ before it. (The jobs themselves read
-variables that begin with SEER_, but none of these.)
+Every name below is an environment variable with the prefix SEER_AIRFLOW_. (The jobs themselves read
+variables with the prefix SEER_, but none of these.)
 """
 
 import os
@@ -19,16 +19,16 @@ def _setting(name: str, default: object) -> str:
 
 
 JOBS = _setting("JOBS", _CHECKOUT / "jobs")
-"""Folder of the jobs, where Airflow's tasks run."""
+"""Folder of the jobs' modules, on Airflow's workers."""
 PY_FILES = _setting("PY_FILES", _CHECKOUT / "dist" / "seer-categories.zip")
-"""What `make package` makes, there too."""
+"""The zip that `make package` builds, on Airflow's workers."""
 REPORTS = _setting("REPORTS", "/data/reports")
-"""Folder for the jobs' reports, there too."""
+"""Folder for the jobs' reports, on Airflow's workers."""
 SPARK_CONNECTION = _setting("SPARK_CONNECTION", "spark_default")
 DAILY_CRON = _setting("DAILY_CRON", "0 2 * * *")
 WEEKLY_CRON = _setting("WEEKLY_CRON", "0 4 * * 0")
 POKE_INTERVAL = float(_setting("POKE_SECONDS", 300))
-"""Seconds after which a run looks again whether its partition is there."""
+"""Seconds between two looks for the partition."""
 
 TASKS: dict[str, Any] = {
     "retries": 6,
@@ -36,7 +36,7 @@ TASKS: dict[str, Any] = {
     "retry_exponential_backoff": 2.0,
     "max_retry_delay": timedelta(hours=1),
 }
-"""Of every task. With 300 s, its seven tries are spread over more than three hours."""
+"""Defaults of every task. With 300 s, its seven tries spread over more than three hours."""
 
 MANIFEST = Asset("listing_manifest")
 CATEGORIES = Asset("listing_categories")
@@ -44,7 +44,7 @@ CHAMPION = Asset("listing_categorizer_champion")
 
 
 def _param(name: str, default: str | None, description: str, empty: str | None = None) -> Param:
-    """A text, which may be left empty if it is said what that means."""
+    """Make a string parameter; `empty` says what an empty value means, None forbids one."""
     value = os.environ.get(f"SEER_AIRFLOW_{name.upper()}") or default
     if empty is None:
         return Param(value, type="string", title=name, description=description)
@@ -53,13 +53,16 @@ def _param(name: str, default: str | None, description: str, empty: str | None =
 
 
 def param(name: str) -> str:
-    """The template of a parameter's value, or of nothing where it has none."""
+    """Template that renders a parameter's value, or nothing if it is empty."""
     return f"{{{{ params.{name} or '' }}}}"
 
 
 _SHARED = {
     "embeddings": _param(
-        "embeddings", "/data/embeddings", "Store that spares photos a second embedding.", "none"
+        "embeddings",
+        "/data/embeddings",
+        "Embedding store, so that no photo is embedded twice.",
+        "none",
     ),
     "tracking_uri": _param(
         "tracking_uri", None, "MLflow.", "MLFLOW_TRACKING_URI where the driver runs"
@@ -74,8 +77,10 @@ DAILY_PARAMS = {
         description="Partition to categorize. Empty: the one that the manifest's event names, "
         "else the run's date (UTC).",
     ),
-    "manifest": _param("manifest", "/data/manifest", "Manifest: a row a photo, by ds."),
-    "output": _param("output", "/data/categories", "Where the categories are published, by ds."),
+    "manifest": _param("manifest", "/data/manifest", "Manifest, partitioned by ds."),
+    "output": _param(
+        "output", "/data/categories", "Folder to publish categories in, partitioned by ds."
+    ),
     "model": _param(
         "model", "models:/listing-categorizer@champion", "models:/…, runs:/… or a bundle's folder."
     ),
@@ -85,8 +90,8 @@ WEEKLY_PARAMS = {
     "labelled": _param("labelled", "/data/labelled", "Manifest with labels and splits."),
     "splits": _param("splits", "test", "Splits to evaluate on, separated by commas."),
     "taxonomy": _param("taxonomy", "/data/taxonomy.csv", "Taxonomy of the labels."),
-    "backbone": _param("backbone", None, "What to train on.", "the default of train_head"),
+    "backbone": _param("backbone", None, "Backbone to train on.", "the default of train_head"),
     "name": _param("name", "listing-categorizer", "Name of the model in the registry."),
-    "gates": _param("gates", None, "File of the gates.", "that of promote_challenger"),
+    "gates": _param("gates", None, "File of the gates.", "the default of promote_challenger"),
     **_SHARED,
 }

@@ -13,26 +13,17 @@ import pyspark
 import pytest
 
 from scripts.local_postgres import local_postgres
-from seer_model.bundle import load_bundle, save_bundle
-from seer_model.head import LinearHead
-from tests.dags.airflow_instance import BIN, ROOT, Airflow
-from tests.dags.marketplace import Marketplace
+from seer_model.categorizer.bundle import load_bundle, save_bundle
+from seer_model.categorizer.head import LinearHead
 from tests.spark.conftest import bundle_folder, draw_photo, write_manifest
-from tests.spark.standalone_cluster import clean_environment
+from tests.support.airflow_instance import BIN, Airflow
+from tests.support.marketplace import Marketplace
+from tests.support.paths import ROOT
+from tests.support.standalone_cluster import clean_environment
 
 __all__ = ["bundle_folder", "draw_photo", "write_manifest"]
 
-# What makes short jobs short.
-SPARK_DEFAULTS = """\
-spark.driver.memory 1g
-spark.driver.extraJavaOptions -XX:TieredStopAtLevel=1 -XX:+UseSerialGC
-spark.driver.host 127.0.0.1
-spark.driver.bindAddress 127.0.0.1
-spark.log.level WARN
-spark.sql.shuffle.partitions 2
-spark.ui.enabled false
-"""
-GATES = ROOT / "jobs" / "promotion_gates.toml"
+GATES = ROOT / "seer_model" / "evaluation" / "gates.toml"
 
 
 @pytest.fixture(scope="session")
@@ -43,8 +34,8 @@ def marketplace(
     bundle_folder: Path,
 ) -> Marketplace:
     market = Marketplace(tmp_path_factory.mktemp("marketplace"), write_manifest, draw_photo)
-    # It may be past midnight before the last test. And an Airflow that has read the DAGs again
-    # after the backfill began, before the nightly run is due, runs the night before as well.
+    # Midnight may pass before the last test. And an Airflow that parses the DAGs again between the
+    # start of the backfill and the nightly run also runs the night before.
     for days in (-1, 0, 1):
         market.add_day((datetime.now(UTC) + timedelta(days=days)).date().isoformat())
     market.add_labelled()
@@ -66,8 +57,6 @@ def airflow(
     package = folder / "seer-categories.zip"
     script = ROOT / "scripts" / "package_zip.py"
     subprocess.run([sys.executable, script, "--root", ROOT, "--output", package], check=True)
-    (folder / "spark-conf").mkdir()
-    (folder / "spark-conf" / "spark-defaults.conf").write_text(SPARK_DEFAULTS, encoding="utf-8")
     (folder / "airflow").mkdir()
     settings = {
         "PY_FILES": package,
@@ -85,11 +74,9 @@ def airflow(
     }
     spark = Path(pyspark.__file__).parent / "bin"
     environment = clean_environment()
-    # Else every process would compile its imports anew.
-    del environment["PYTHONDONTWRITEBYTECODE"]
+    environment["SPARK_SUBMIT_OPTS"] += " -Dspark.log.level=WARN"
     environment |= {
         "PATH": f"{BIN}{os.pathsep}{spark}{os.pathsep}{os.environ['PATH']}",
-        "SPARK_CONF_DIR": str(folder / "spark-conf"),
         "AIRFLOW_CONN_SPARK_DEFAULT": json.dumps({"conn_type": "spark", "host": "local[1]"}),
         "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
         **{f"SEER_AIRFLOW_{name}": str(value) for name, value in settings.items()},
@@ -110,8 +97,8 @@ def refresh(airflow: Airflow) -> str:
 
 @pytest.fixture(scope="session")
 def backfill(airflow: Airflow, marketplace: Marketplace) -> dict[str, str]:
-    """The runs of three days, which run beside the others, one after the other."""
-    days = [f"2026-11-0{day}" for day in (1, 2, 3)]
+    """The runs of two days, one after the other, beside the others."""
+    days = [f"2026-11-0{day}" for day in (1, 2)]
     for ds in days:
         marketplace.add_day(ds)
     order = {

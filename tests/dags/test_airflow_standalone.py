@@ -1,13 +1,18 @@
-"""What `make airflow` says before it begins, if it cannot."""
+"""`make airflow`: what it says if it cannot begin, what listens, and how it ends."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
+import psutil
 import pytest
 
-from tests.dags.airflow_instance import ROOT
+from scripts import airflow_standalone
+from tests.support.airflow_instance import Airflow
+from tests.support.paths import ROOT
 
 
 def start(port: object) -> subprocess.CompletedProcess[str]:
@@ -35,3 +40,51 @@ def test_port_that_is_taken() -> None:
         done = start(port)
     assert done.returncode == 1
     assert done.stderr == f"port {port} is in use: choose another with AIRFLOW_PORT=…\n"
+
+
+@pytest.mark.airflow
+def test_it_listens_on_the_loopback_interface_alone(airflow: Airflow) -> None:
+    assert {ip.removeprefix("::ffff:") for ip in airflow.addresses()} == {"127.0.0.1"}
+
+
+RUN = """
+import pathlib, signal, sys
+from scripts.airflow_standalone import end_on_signals
+from scripts.local_postgres import local_postgres
+end_on_signals()
+try:
+    with local_postgres(pathlib.Path(sys.argv[1])):
+        print("up", flush=True)
+        signal.pause()
+except KeyboardInterrupt:
+    print("ended")
+"""
+
+
+def test_sigterm_ends_the_database_too(tmp_path: Path) -> None:
+    folder = tmp_path / "postgres"
+    with subprocess.Popen(
+        [sys.executable, "-c", RUN, folder], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        lines = (folder / "postmaster.pid").read_text(encoding="utf-8").splitlines()
+        database = psutil.Process(int(lines[0]))
+        process.send_signal(signal.SIGTERM)
+        assert process.communicate(timeout=60)[0] == "ended\n"
+    assert not airflow_standalone.is_alive(database)
+    assert not (folder / "postmaster.pid").exists()
+
+
+def test_what_does_not_end_is_killed_with_all_it_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(airflow_standalone, "SECONDS_TO_END", 1)
+    # A task runs in a session of its own.
+    script = 'trap "" INT; setsid sleep 600 & echo $!; sleep 600'
+    process = psutil.Popen(
+        ["sh", "-c", script], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    task = psutil.Process(int(process.stdout.readline()))
+    process.stdout.close()
+    airflow_standalone.end([process])
+    assert not airflow_standalone.is_alive(task)
+    assert process.returncode == -signal.SIGKILL

@@ -1,4 +1,4 @@
-"""Daily runs in a real Airflow, however they begin, and whatever is killed in the middle."""
+"""Daily runs in a real Airflow: manual, scheduled, asset-triggered, backfilled, and killed."""
 
 import os
 import signal
@@ -7,8 +7,8 @@ from datetime import UTC, date, datetime, timedelta
 import pyarrow as pa
 import pytest
 
-from tests.dags.airflow_instance import Airflow, processes, wait_for
-from tests.dags.marketplace import COLOURS, Marketplace
+from tests.support.airflow_instance import Airflow, processes, wait_for
+from tests.support.marketplace import COLOURS, Marketplace
 
 pytestmark = [pytest.mark.airflow, pytest.mark.spark, pytest.mark.slow]
 
@@ -18,7 +18,7 @@ DONE = dict.fromkeys(("wait_for_manifest", CATEGORIZE, "check_categories"), "suc
 
 
 def job_of(run: str) -> tuple[int, int, int]:
-    """Of a run's main job, once it works: the task's process, the JVM, and the job itself."""
+    """Wait for a run's main job; gives the ids of the task's process, the JVM and the job."""
 
     def look() -> tuple[int, int, int] | None:
         parents = processes(f"/{run}/{CATEGORIZE}.", "--report")
@@ -92,11 +92,11 @@ def test_asset_triggered_run_is_retried_while_its_first_job_still_runs(
     wait_for("the first job to end", lambda: job not in processes(run))
     tracked = marketplace.tracked(ds)
     finished = [each for each, status in tracked.items() if status == "FINISHED"]
-    assert tracked[first[0]] == "FINISHED", "what Airflow lost sight of went on to its end"
+    assert tracked[first[0]] == "FINISHED", "the job that Airflow lost ran to its end"
     assert marketplace.published(ds) == finished[-1]
 
 
-def test_backfill_of_three_days(
+def test_backfill_of_two_days(
     airflow: Airflow, marketplace: Marketplace, backfill: dict[str, str]
 ) -> None:
     for ds, run in backfill.items():

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.dags.airflow_instance import BIN, ROOT
+from tests.support.airflow_instance import BIN
+from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.airflow
 

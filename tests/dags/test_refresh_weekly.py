@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.dags.airflow_instance import Airflow
-from tests.dags.marketplace import Marketplace
+from tests.support.airflow_instance import Airflow
+from tests.support.marketplace import Marketplace
 
 pytestmark = [pytest.mark.airflow, pytest.mark.spark, pytest.mark.slow]
 
@@ -18,7 +18,7 @@ def test_refusal_stops_the_refresh_and_a_promotion_is_an_event(
     assert airflow.finish(WEEKLY, refresh) == DONE | {PROMOTE: "skipped"}
     assert airflow.result(WEEKLY, refresh, "train_head")["version"] == "2"
     why = airflow.result(WEEKLY, refresh, PROMOTE, "refusal")
-    assert why.startswith("listings: 24 labelled, demanded: at least 200")
+    assert why.startswith("listings: 24 labelled, required: at least 200")
     assert why in airflow.log(WEEKLY, refresh, PROMOTE, 1)
     assert marketplace.champion() == "1"
     assert airflow.events("listing_categorizer_champion") == []

@@ -1,6 +1,6 @@
 """The pretraining job on two dozen drawn photos, with a folder and a database a test file."""
 
-from collections.abc import Iterator
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +9,13 @@ import pytest
 import torch
 from pyspark.sql import SparkSession
 
+from demo.samples.products import KINDS
+from demo.samples.scenes import draw_scene
 from jobs import pretrain_backbone
-from jobs.samples.products import KINDS
-from jobs.samples.scenes import draw_scene
-from tests.e2e.pretraining import Pretrain, encode, write_manifest
+from tests.support.conversions import convert_once
+from tests.support.pretraining_jobs import Pretrain, encode, write_manifest
+from tests.support.spark_python import CONVERSIONS
+from tests.support.tracking_database import new_database
 
 TINY = {
     "architecture": "regnety_002",
@@ -31,6 +34,11 @@ TINY = {
 }
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _converted_once() -> None:
+    convert_once(Path(os.environ[CONVERSIONS]))
+
+
 @pytest.fixture(scope="module")
 def photos() -> list[bytes]:
     drawn = [
@@ -41,12 +49,11 @@ def photos() -> list[bytes]:
 
 
 @pytest.fixture(scope="module")
-def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def work(tmp_path_factory: pytest.TempPathFactory, spark: SparkSession) -> Path:
     torch.set_num_threads(1)
-    yield tmp_path_factory.mktemp("pretrain")
-    session = SparkSession.getActiveSession()
-    if session is not None:
-        session.stop()
+    work = tmp_path_factory.mktemp("pretrain")
+    new_database(work)
+    return work
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""A registered model on its own: served over HTTP, and in an environment of its own making."""
+"""A registered model served over HTTP, and loaded in an environment made from its requirements."""
 
 import json
 import os
@@ -20,32 +20,34 @@ import yaml
 
 from schemas.categories import Decision
 from schemas.taxonomy import Category, Taxonomy
-from seer_model import registry
-from seer_model.backbone import random_backbone
-from seer_model.bundle import Bundle, save_bundle
-from seer_model.calibration import Calibration
-from seer_model.categorizer import Categorizer
-from seer_model.embedder import PhotoEmbedder
-from seer_model.head import LinearHead
-from seer_model.hierarchy import ClassTree
-from seer_model.photo_source import PhotoSource
-from tests.e2e.serving import TIMEOUT_S, Row, Server, as_json, as_served, served
+from seer_model.backbones.backbone import random_backbone
+from seer_model.backbones.embedder import PhotoEmbedder
+from seer_model.categorizer.bundle import Bundle, save_bundle
+from seer_model.categorizer.calibration import Calibration
+from seer_model.categorizer.categorizer import Categorizer
+from seer_model.categorizer.head import LinearHead
+from seer_model.categorizer.hierarchy import ClassTree
+from seer_model.photos.source import PhotoSource
+from seer_model.tracking import registration, runs
+from tests.support.paths import ROOT
+from tests.support.serving import TIMEOUT_S, Row, Server, as_json, as_served, served
+from tests.support.tracking_database import new_database
 
 pytestmark = pytest.mark.slow
 
-UV = Path(__file__).parents[2] / ".uv" / "bin" / "uv"
+UV = ROOT / ".uv" / "bin" / "uv"
 BROKEN = b"<!DOCTYPE html><html><body>404</body></html>"
 
 
 class Registered(NamedTuple):
-    """A model version, and what scores as it must."""
+    """A model version, and a categorizer with the same bundle to compare it with."""
 
     uri: str
     tracking_uri: str
     categorizer: Categorizer
 
     def score(self, rows: list[Row]) -> list[dict[str, Any]]:
-        """As the server would."""
+        """Score in this process, in the form of a server's answer."""
         return as_served(
             self.categorizer.categorize(
                 [row["listing_id"] for row in rows],
@@ -69,9 +71,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Registered:
     bundle = save_bundle(
         Bundle(backbone, head, tree, Calibration(1.0, (None, 0.6), 0.8)), folder / "bundle"
     )
-    tracking_uri = registry.connect(f"sqlite:///{folder / 'mlflow.db'}")
-    with registry.tracked_run("test", {}):
-        version = registry.register_bundle(folder / "bundle", "served")
+    tracking_uri = runs.connect(new_database(folder))
+    with runs.tracked_run("test", {}):
+        version = registration.register_bundle(folder / "bundle", "served")
     categorizer = Categorizer(bundle, PhotoEmbedder.open(backbone))
     return Registered(f"models:/served/{version}", tracking_uri, categorizer)
 
@@ -84,7 +86,7 @@ def server(model: Registered, tmp_path_factory: pytest.TempPathFactory) -> Itera
 
 @pytest.fixture(scope="module")
 def rows(photos: list[bytes]) -> list[Row]:
-    """Listings of up to three photos, one with a broken photo among them, one of nothing else."""
+    """Listings of up to three photos; one has a broken photo among them, one only a broken one."""
     sent = [
         {"listing_id": f"listing-{n % 10}", "image_index": n // 10, "image_bytes": photo}
         for n, photo in enumerate(photos)
@@ -114,7 +116,7 @@ def test_photos_of_many_listings(server: Server, model: Registered, rows: list[R
     assert (broken["score"], broken["category_id"], broken["candidates"]) == (None, None, [])
 
 
-def test_the_model_brings_a_request_that_works(server: Server, model: Registered) -> None:
+def test_the_serving_example_of_the_model_works(server: Server, model: Registered) -> None:
     folder = Path(mlflow.artifacts.download_artifacts(model.uri))
     example = json.loads((folder / "serving_input_example.json").read_text(encoding="utf-8"))
     assert "dataframe_split" in example
@@ -122,7 +124,7 @@ def test_the_model_brings_a_request_that_works(server: Server, model: Registered
     assert (category["listing_id"], category["images_used"]) == ("listing-1", 1)
 
 
-def test_columns_that_may_be_missing_or_added(server: Server, rows: list[Row]) -> None:
+def test_optional_and_extra_columns(server: Server, rows: list[Row]) -> None:
     sent = [row for row in rows if row["listing_id"] in ("listing-2", "listing-3")]
     bare = [{k: v for k, v in row.items() if k != "image_index"} for row in sent]
     assert server.score(bare) == server.score(sent)
@@ -138,18 +140,18 @@ def test_columns_that_may_be_missing_or_added(server: Server, rows: list[Row]) -
         ({"listing_id": "a"}, "neither a column image_bytes nor a column image_uri"),
         ({"listing_id": None, "image_bytes": b"photo"}, "row 0: listing_id is missing"),
         ({"listing_id": 7, "image_bytes": b"photo"}, "row 0: listing_id is of type int, not str"),
-        ({"listing_id": "a", "image_bytes": "a"}, "Failed to convert column image_bytes"),
+        ({"listing_id": "a", "image_bytes": "a"}, "row 0: image_bytes is not base64"),
         ({"listing_id": "a", "image_bytes": b"photo", "image_index": "first"}, "image_index"),
     ],
 )
-def test_requests_that_cannot_be_answered(server: Server, row: Row, message: str) -> None:
+def test_bad_requests_get_status_400(server: Server, row: Row, message: str) -> None:
     status, content = server.post({"dataframe_records": as_json([row])})
     assert status == 400
     assert message in content["message"]
     assert "Traceback" not in json.dumps(content)
 
 
-def test_no_address_is_read_for_a_client(
+def test_uris_are_not_read_for_a_client(
     server: Server, photos: list[bytes], tmp_path: Path
 ) -> None:
     (tmp_path / "photo.jpg").write_bytes(photos[0])
@@ -170,27 +172,12 @@ def test_no_address_is_read_for_a_client(
             row = {"listing_id": "a", "image_uri": uri}
             status, content = server.post({"dataframe_records": [row]})
             assert status == 400
-            assert "this model reads no addresses; send image_bytes" in content["message"]
+            assert "this model reads no URIs; send image_bytes" in content["message"]
         web.shutdown()
     assert asked == []
 
 
-def test_addresses_are_read_where_that_was_allowed(
-    model: Registered, photos: list[bytes], tmp_path: Path
-) -> None:
-    (tmp_path / "photo.jpg").write_bytes(photos[0])
-    by_address = [
-        {"listing_id": "a", "image_index": 0, "image_uri": str(tmp_path / "photo.jpg")},
-        {"listing_id": "b", "image_index": 0, "image_uri": str(tmp_path / "none.jpg")},
-    ]
-    allowed = {"read_image_uris": True}
-    with served(model.uri, model.tracking_uri, tmp_path, allowed) as server:
-        found, gone = server.score(by_address)
-    assert [found] == model.score([{"listing_id": "a", "image_index": 0, "image_bytes": photos[0]}])
-    assert gone["reject_reason"] == "not_found"
-
-
-def test_many_ask_at_once(server: Server, model: Registered, photos: list[bytes]) -> None:
+def test_concurrent_requests(server: Server, model: Registered, photos: list[bytes]) -> None:
     requests: list[list[Row]] = [
         [{"listing_id": f"{n}", "image_index": 0, "image_bytes": photo}]
         for n, photo in enumerate(photos)
@@ -200,7 +187,7 @@ def test_many_ask_at_once(server: Server, model: Registered, photos: list[bytes]
     assert answers == [model.score(request) for request in requests]
 
 
-# Run by the model's own Python, which has nothing of this checkout.
+# Runs in the model's own environment, without this checkout.
 LOAD_AND_SCORE = """
 import base64, json, pathlib, sys
 import mlflow, pandas
@@ -216,7 +203,7 @@ scores.write_text(json.dumps(predicted.to_dict("records"), default=lambda array:
 """
 
 
-def test_it_scores_alike_in_an_environment_made_from_its_own_requirements(
+def test_scores_are_the_same_in_an_environment_made_from_the_requirements(
     model: Registered, rows: list[Row], tmp_path: Path
 ) -> None:
     folder = tmp_path / "model"
@@ -244,7 +231,7 @@ def test_it_scores_alike_in_an_environment_made_from_its_own_requirements(
 
 
 def make_environment(folder: Path, environment: Path) -> Path:
-    """From `python_env.yaml` and the `requirements.txt` it names; gives the new Python."""
+    """Make it from `python_env.yaml` and `requirements.txt`; returns its Python."""
     if not UV.exists():
         pytest.skip(f"there is no {UV}: `make setup` makes it")
     recipe = yaml.safe_load((folder / "python_env.yaml").read_text(encoding="utf-8"))
@@ -256,9 +243,9 @@ def make_environment(folder: Path, environment: Path) -> Path:
     installed = uv(
         "pip", "install", "--python", python, *recipe["build_dependencies"], *requirements
     )
-    # So uv ends where it cannot download something, or may not; what does not fit together fails.
+    # uv exits like this if a download fails or is not allowed; a conflict of versions exits with 1.
     if installed.returncode == 2 or "network was disabled" in installed.stderr:
-        pytest.skip(f"the model's requirements are not to be had here: {installed.stderr}")
+        pytest.skip(f"the model's requirements cannot be downloaded here: {installed.stderr}")
     assert installed.returncode == 0, installed.stderr
     return python
 

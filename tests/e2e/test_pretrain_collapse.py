@@ -7,8 +7,8 @@ import pytest
 from mlflow import MlflowClient
 from PIL import Image
 
-from seer_model import registry
-from tests.e2e.pretraining import Pretrain, encode, epochs, write_manifest
+from seer_model.tracking import runs
+from tests.support.pretraining_jobs import Pretrain, encode, epochs, write_manifest
 
 pytestmark = pytest.mark.slow
 
@@ -19,7 +19,7 @@ def test_a_collapse_ends_with_its_explanation_and_stays_one(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr("seer_model.pretraining.monitor._MIN_SPREAD", 10.0)
+    monkeypatch.setattr("seer_model.training.pretraining.monitor._MIN_SPREAD", 10.0)
     for flags in ((), ("--resume",)):
         assert pretrain("collapsed", *flags, warmup_epochs=0) == 1
         error = capsys.readouterr().err
@@ -28,7 +28,7 @@ def test_a_collapse_ends_with_its_explanation_and_stays_one(
     assert not (work / "collapsed" / "backbone").exists()
     assert [e["epoch"] for e in epochs(work / "collapsed")] == [1]
     run = MlflowClient().search_runs(
-        [mlflow.get_experiment_by_name(registry.EXPERIMENT).experiment_id], max_results=1
+        [mlflow.get_experiment_by_name(runs.EXPERIMENT).experiment_id], max_results=1
     )[0]
     assert (run.info.status, run.data.tags["job"]) == ("FAILED", "pretrain_backbone")
 

@@ -13,11 +13,11 @@ import torch
 from mlflow import MlflowClient
 from PIL import Image
 
-from seer_model import registry
-from seer_model.backbone import load_backbone, save_backbone
-from seer_model.embedder import PhotoEmbedder
-from seer_model.photo_source import PhotoSource
-from tests.e2e.pretraining import Pretrain, epochs, report
+from seer_model.backbones.backbone import load_backbone, save_backbone
+from seer_model.backbones.embedder import PhotoEmbedder
+from seer_model.photos.source import PhotoSource
+from seer_model.tracking import registry, runs
+from tests.support.pretraining_jobs import Pretrain, epochs, report
 
 pytestmark = pytest.mark.slow
 
@@ -117,14 +117,14 @@ def test_resuming_what_is_done_changes_nothing(alone: Path, pretrain: Pretrain) 
 def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(
     alone: Path, pretrain: Pretrain, work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    logged = registry.log_figures
+    logged = runs.log_figures
 
     def stop(figures: dict[str, float], step: int | None = None, **options: Any) -> None:
         logged(figures, step=step, **options)
         if step == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(registry, "log_figures", stop)
+    monkeypatch.setattr(runs, "log_figures", stop)
     assert pretrain("stopped", "--checkpoint-steps", "2") == 130
     monkeypatch.undo()
     assert not (work / "stopped" / "backbone").exists()
@@ -144,7 +144,7 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(
         (("--resume", "--seed", "3"), "was made with another recipe"),
         (("--resume", "--splits", "train"), "was made with another recipe, manifest"),
         (("--projection", "x"), "--projection"),
-        (("--probe-splits", "train"), "--probe-splits takes two"),
+        (("--probe-splits", "train"), "--probe-splits: give two splits"),
         (("--device", "gpu"), "--device gpu"),
         (("--architecture", "resnet18"), "unknown architecture 'resnet18'"),
         (("--warmup-epochs", "3"), "warm-up"),
@@ -203,5 +203,3 @@ def test_two_processes_learn_what_one_does(
     error = capfd.readouterr().err
     assert "was made with another recipe" in error.splitlines()[-1]
     assert "Traceback" not in error
-    assert pretrain("uneven", num_processes=3) == 2
-    assert "cannot share a batch of 8" in capfd.readouterr().err.splitlines()[-1]

@@ -3,26 +3,26 @@
 import csv
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import pyarrow.parquet as pq
 import pytest
-from pyspark.sql import SparkSession
 
 from jobs import build_manifest, categorize_listings, train_head
 from schemas.categories import Decision, check_categories
 from schemas.taxonomy_readers import read_taxonomy
+from tests.support.paths import DATA
+from tests.support.tracking_database import new_database
 
-ROOT = Path(__file__).parents[2]
-DATA = ROOT.parent / "shared" / "data"
 SHOPIFY = DATA / "taxonomy" / "shopify" / "dist_en_categories.txt"
 
 pytestmark = [
     pytest.mark.spark,
     pytest.mark.slow,
     pytest.mark.photos,
+    pytest.mark.usefixtures("spark"),
     pytest.mark.skipif(not DATA.is_dir(), reason=f"no real photos at {DATA}"),
 ]
 
@@ -55,18 +55,6 @@ class Slice(NamedTuple):
 
 GROCERY = Source("grocery", ("test",))
 CLOTHING = Source("clothing", ("extra_train", "unlabeled"))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def small_spark() -> Iterator[None]:
-    before = SparkSession.getActiveSession()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MASTER", "local[2]")
-        patch.setenv("PYTHONPATH", str(ROOT))
-        yield
-    session = SparkSession.getActiveSession()
-    if before is None and session is not None:
-        session.stop()
 
 
 def cut(source: Source, path: Path) -> Slice:
@@ -110,7 +98,7 @@ def test_photos_become_categories(
     listings = cut(source, tmp_path / "listings.csv")
     assert 60 <= len(listings.photos) <= 100
     manifest, bundle, output = (tmp_path / name for name in ("manifest", "bundle", "categories"))
-    tracking = ["--tracking-uri", f"sqlite:///{tmp_path / 'mlflow.db'}"]
+    tracking = ["--tracking-uri", new_database(tmp_path)]
 
     def run(main: Callable[[list[str]], int], *arguments: object) -> dict[str, object]:
         report = tmp_path / "report.json"

@@ -1,9 +1,9 @@
-"""The jobs with a tracking server that keeps the artifacts too, and what they do when it dies."""
+"""The jobs with a tracking server that stores artifacts too, and what they do when it dies."""
 
+import atexit
 import json
-import os
-import subprocess
-import sys
+import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,46 +15,39 @@ import pytest
 from mlflow import MlflowClient
 from pyspark.sql import SparkSession
 
+from demo.samples import draw_sample_listings
 from jobs import build_manifest, categorize_listings, train_head
-from jobs.samples import draw_sample_listings
 from schemas.categories import check_categories
-from seer_model import registry, tracking
-from seer_model.bundle import load_bundle
-from tests.e2e.tracking_server import PASSWORD, Server
+from seer_model.categorizer.bundle import load_bundle
+from seer_model.tracking import registry, runs
+from tests.support.tracking_server import PASSWORD, Server
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
-ROOT = Path(__file__).parents[2]
 DS = "2026-11-25"
 NAME = "listing-categorizer"
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _small_spark() -> Iterator[None]:
+def _no_tracking_uri(spark: SparkSession) -> Iterator[None]:
+    """The jobs share the tests' session, and find no MLflow in the environment."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MASTER", "local[2]")
-        patch.setenv("PYTHONPATH", str(ROOT))
-        patch.setenv("CUDA_VISIBLE_DEVICES", "")
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         yield
-    session = SparkSession.getActiveSession()
-    if session is not None:
-        session.stop()
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     server = Server(tmp_path_factory.mktemp("server"))
-    server.start()
     yield server
     server.kill()
-    # What else runs in this process must not ask the dead.
-    tracking.connect(f"sqlite:///{server.folder / 'after.db'}")
+    # Other tests in this process must not use the dead server.
+    runs.connect(f"sqlite:///{server.folder / 'after.db'}")
 
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The working folder, in which nothing is to appear but what jobs were told to write."""
+    """The working folder, in which only what the jobs were told to write may appear."""
     work = tmp_path_factory.mktemp("work")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(work)
@@ -63,7 +56,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def arguments(work: Path, server: Server) -> dict[str, dict[str, object]]:
-    """Of every job; the categorizer gets the version that the training registers."""
+    """Arguments of every job; the categorizer uses the version that the training registers."""
     samples = draw_sample_listings(work / "samples", 48)
     common = {"tracking-uri": server.uri, "embeddings": work / "embeddings"}
     return {
@@ -93,7 +86,7 @@ def arguments(work: Path, server: Server) -> dict[str, dict[str, object]]:
 
 @pytest.fixture(scope="module")
 def flags(arguments: dict[str, dict[str, object]], work: Path) -> Callable[..., list[str]]:
-    """Gives a job's arguments, some of them changed."""
+    """Returns a job's arguments, some of them changed."""
 
     def give(job: str, **changes: object) -> list[str]:
         options = {**arguments[job], "report": work / f"{job}.json", **changes}
@@ -102,9 +95,16 @@ def flags(arguments: dict[str, dict[str, object]], work: Path) -> Callable[..., 
     return give
 
 
+@pytest.fixture
+def running(server: Server) -> None:
+    """To start a server takes as long as a job, so a test may leave it dead."""
+    server.start()
+
+
 @pytest.fixture(scope="module")
-def registered(flags: Callable[..., list[str]], work: Path) -> str:
+def registered(server: Server, flags: Callable[..., list[str]], work: Path) -> str:
     """The first version: manifest built, bundle trained and registered, by the server's URI."""
+    server.start()
     assert build_manifest.main(flags("build_manifest")) == 0
     assert train_head.main(flags("train_head")) == 0
     return report(work, "train_head")["version"]
@@ -122,22 +122,33 @@ def check_published(work: Path, figures: dict[str, Any]) -> None:
     assert set(table["run_id"].to_pylist()) == {figures["run_id"]}
 
 
-def test_the_address_is_all_that_the_jobs_need(
-    server: Server, registered: str, flags: Callable[..., list[str]], work: Path
+def test_the_jobs_need_only_the_uri(
+    server: Server,
+    registered: str,
+    running: None,
+    flags: Callable[..., list[str]],
+    work: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     assert registered == "1"
     scratch = work / "scratch"
     scratch.mkdir()
-    environment = {name: x for name, x in os.environ.items() if name != "PYSPARK_GATEWAY_PORT"}
-    done = subprocess.run(
-        [sys.executable, "-m", "jobs.categorize_listings", *flags("categorize_listings")],
-        env=environment | {"TMPDIR": str(scratch)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    at_exit: list[tuple[Any, ...]] = []
+
+    def keep(work: Callable[..., object], *arguments: object, **options: object) -> object:
+        if work is not shutil.rmtree:
+            return register(work, *arguments, **options)
+        at_exit.append(arguments)
+        return work
+
+    register = atexit.register
+    monkeypatch.setattr(tempfile, "tempdir", str(scratch))
+    monkeypatch.setattr(atexit, "register", keep)
+    assert categorize_listings.main(flags("categorize_listings")) == 0
+    shown = capfd.readouterr()
+    for arguments in at_exit:
+        shutil.rmtree(*arguments)
     figures = report(work, "categorize_listings")
     check_published(work, figures)
     assert figures["model"] == f"{NAME} version 1"
@@ -161,14 +172,14 @@ def test_the_address_is_all_that_the_jobs_need(
     expected = {"samples", "manifest", "embeddings", "categories", "scratch"}
     assert {path.name for path in work.iterdir() if path.is_dir()} == expected
     assert not (work / "mlflow.db").exists()
-    assert PASSWORD not in done.stdout + done.stderr
+    assert PASSWORD not in shown.out + shown.err
     for path in [*server.folder.rglob("*"), *work.glob("*.json"), *work.rglob("bundle.json")]:
         if path.is_file():
             assert PASSWORD.encode() not in path.read_bytes(), path
 
 
-@pytest.mark.usefixtures("registered")
-def test_a_server_that_dies_on_the_way_costs_no_category(
+@pytest.mark.usefixtures("registered", "running")
+def test_a_server_that_dies_during_the_run_costs_no_category(
     server: Server,
     flags: Callable[..., list[str]],
     work: Path,
@@ -184,27 +195,24 @@ def test_a_server_that_dies_on_the_way_costs_no_category(
         return score(*arguments)
 
     monkeypatch.setattr(categorize_listings, "score_photos", score_without_server)
-    try:
-        assert categorize_listings.main(flags("categorize_listings")) == 0
-        assert time.monotonic() - died[0] < 90
-    finally:
-        server.start()
+    assert categorize_listings.main(flags("categorize_listings")) == 0
+    assert time.monotonic() - died[0] < 90
     figures = report(work, "categorize_listings")
     check_published(work, figures)
     assert "Connection refused" in figures["tracking_lost"]
     assert f"MLflow run {figures['run_id']}" in caplog.text
-    assert "going on without" in caplog.text
+    assert "continuing without it" in caplog.text
     shown = capfd.readouterr()
     assert "Traceback" not in shown.err
     assert PASSWORD not in shown.out + shown.err + caplog.text + json.dumps(figures)
-    # The run that it began is there, with what it had said before.
-    run = MlflowClient().get_run(figures["run_id"])
+    # The run has what was logged before.
+    run = MlflowClient(server.database).get_run(figures["run_id"])
     assert (run.info.status, run.data.params["ds"]) == ("RUNNING", DS)
     assert run.inputs.dataset_inputs
 
 
-@pytest.mark.usefixtures("registered")
-def test_a_model_that_the_server_can_no_longer_take_is_kept(
+@pytest.mark.usefixtures("registered", "running")
+def test_a_model_that_cannot_be_registered_is_kept(
     server: Server,
     flags: Callable[..., list[str]],
     work: Path,
@@ -219,10 +227,7 @@ def test_a_model_that_the_server_can_no_longer_take_is_kept(
         return fitted
 
     monkeypatch.setattr(train_head, "fit_bundle", fit_without_server)
-    try:
-        assert train_head.main(flags("train_head", seed=1)) == 1
-    finally:
-        server.start()
+    assert train_head.main(flags("train_head", seed=1)) == 1
     error = capfd.readouterr().err
     assert "Traceback" not in error
     assert PASSWORD not in error
@@ -232,7 +237,8 @@ def test_a_model_that_the_server_can_no_longer_take_is_kept(
     assert line.endswith(f"the model is in {kept}")
     assert load_bundle(kept).training["seed"] == 1
     assert registry.resolve_bundle(str(kept)).folder == kept
-    assert len(MlflowClient().search_model_versions(f"name = '{NAME}'")) == 1
+    versions = MlflowClient(registry_uri=server.database).search_model_versions(f"name = '{NAME}'")
+    assert len(versions) == 1
 
 
 @pytest.mark.usefixtures("registered")
@@ -243,17 +249,14 @@ def test_a_server_that_is_down_stops_every_job_before_its_work(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     server.kill()
-    try:
-        for job in (build_manifest, train_head, categorize_listings):
-            name = job.__name__.removeprefix("jobs.")
-            output = {} if job is train_head else {"output": tmp_path / "output"}
-            started = time.monotonic()
-            assert job.main(flags(name, report=tmp_path / "report.json", **output)) == 2
-            assert time.monotonic() - started < 60
-            (line,) = capfd.readouterr().err.splitlines()
-            assert f"jobs.{name}: error: no MLflow at http://{server.address}: " in line
-            assert line.endswith("Connection refused")
-            assert not list(tmp_path.iterdir())
-            assert mlflow.active_run() is None
-    finally:
-        server.start()
+    for job in (build_manifest, train_head, categorize_listings):
+        name = job.__name__.removeprefix("jobs.")
+        output = {} if job is train_head else {"output": tmp_path / "output"}
+        started = time.monotonic()
+        assert job.main(flags(name, report=tmp_path / "report.json", **output)) == 2
+        assert time.monotonic() - started < 60
+        (line,) = capfd.readouterr().err.splitlines()
+        assert f"jobs.{name}: error: no MLflow at http://{server.address}: " in line
+        assert line.endswith("Connection refused")
+        assert not list(tmp_path.iterdir())
+        assert mlflow.active_run() is None

@@ -1,7 +1,8 @@
-"""A Spark session on two cores, a cluster, a tiny model, photos that work and some that do not."""
+"""A tiny model, photos that can be read and some that cannot, the main job, and a cluster."""
 
 import io
 import json
+import os
 import subprocess
 import sys
 import zlib
@@ -19,21 +20,23 @@ from PIL import Image, ImageDraw
 from pyspark.sql import SparkSession
 
 from jobs import categorize_listings, maintain_embeddings
-from jobs.session import start_session
 from schemas.categories import check_categories
 from schemas.manifest import MANIFEST
 from schemas.taxonomy import Category, Taxonomy
-from seer_model.backbone import random_backbone
-from seer_model.bundle import Bundle, load_bundle, save_bundle
-from seer_model.calibration import Calibration
-from seer_model.embedder import PhotoEmbedder
-from seer_model.photo_source import PhotoSource
-from seer_model.runtime import open_runtime
-from seer_model.training import LabelledPhotos, fit_bundle
-from tests.spark.embedding_rows import ONE, TWO, Upkeep, add_run
-from tests.spark.standalone_cluster import TIMEOUT_S, Job, daemon, wait_for
+from seer_model.backbones.backbone import random_backbone
+from seer_model.backbones.embedder import PhotoEmbedder
+from seer_model.backbones.runtimes.choose import open_runtime
+from seer_model.categorizer.bundle import Bundle, load_bundle, save_bundle
+from seer_model.categorizer.calibration import Calibration
+from seer_model.photos.source import PhotoSource
+from seer_model.training.fit import LabelledPhotos, fit_bundle
+from tests.support.conversions import convert_once
+from tests.support.embedding_rows import ONE, TWO, Upkeep, add_run
+from tests.support.paths import ROOT
+from tests.support.spark_python import CONVERSIONS
+from tests.support.standalone_cluster import TIMEOUT_S, Job, daemon, wait_for
+from tests.support.tracking_database import new_database
 
-ROOT = Path(__file__).parents[2]
 DS = "2026-11-25"
 COLOURS = {
     "warm/red": (205, 40, 40),
@@ -45,23 +48,15 @@ COLOURS = {
 Row = Mapping[str, Any]
 
 
-@pytest.fixture(scope="session")
-def spark() -> Iterator[SparkSession]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MASTER", "local[2]")
-        # Python workers find the packages whatever folder pytest was started in, and no GPU, so
-        # that they compute as this process does.
-        patch.setenv("PYTHONPATH", str(ROOT))
-        patch.setenv("CUDA_VISIBLE_DEVICES", "")
-        session = start_session("tests")
-        yield session
-        session.stop()
+@pytest.fixture(scope="session", autouse=True)
+def _converted_once() -> None:
+    convert_once(Path(os.environ[CONVERSIONS]))
 
 
 @pytest.fixture(scope="session")
 def tracking_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     """One database for all tests: to make its tables takes seconds."""
-    return f"sqlite:///{tmp_path_factory.mktemp('mlflow') / 'mlflow.db'}"
+    return new_database(tmp_path_factory.mktemp("mlflow"))
 
 
 @pytest.fixture(scope="session")
@@ -177,6 +172,8 @@ def categorize(
             "tracking-uri": tracking_uri,
             "report": report,
         }
+        if "--max-unread-share" not in flags:
+            options["max-unread-share"] = 1  # Many photos of the tests' few are not there.
         argv = [part for name, value in options.items() for part in (f"--{name}", str(value))]
         assert categorize_listings.main([*argv, *flags]) == code
         assert report.exists() == (code == 0)

@@ -1,14 +1,13 @@
-"""Any manifest, an empty one too, gives a partition of its distinct listings."""
+"""Any manifest gives a partition of its distinct listings; one without any is refused."""
 
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from pyspark.sql import SparkSession
 
 from schemas.categories import Decision
-from tests.spark.manifest_rows import (
+from tests.support.manifest_rows import (
     ODD_IDS,
     Categorize,
     DrawPhoto,
@@ -22,20 +21,17 @@ pytestmark = pytest.mark.spark
 
 
 @pytest.mark.parametrize("rows", [[], [row(None, image_bytes=b"")]], ids=["no row", "no listing"])
-def test_partition_without_listings_is_published_empty(
-    spark: SparkSession,
+def test_partition_without_listings_is_not_published(
     categorize: Categorize,
-    read_categories: ReadCategories,
     write_manifest: WriteManifest,
     tmp_path: Path,
     rows: Rows,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     manifest, output = write_manifest(tmp_path / "manifest", rows), tmp_path / "categories"
-    report = categorize(manifest, output, "--embeddings", str(tmp_path / "store"))
-    assert (report["listings"], report["photos"], report["photos_embedded"]) == (0, 0, 0)
-    assert report["rows_without_listing"] == len(rows)
-    assert read_categories(output).num_rows == 0
-    assert spark.read.parquet(str(output)).count() == 0
+    categorize(manifest, output, code=3)
+    assert "the manifest has no row" in capsys.readouterr().err
+    assert not list(output.glob("ds=*"))
 
 
 @pytest.mark.slow
@@ -58,18 +54,26 @@ def test_any_manifest_gives_its_distinct_listings(
         category_id=st.none() | st.text(max_size=2),
     )
 
-    @given(st.lists(rows, max_size=12))
+    # Few long ones, as a job takes seconds however little it is given.
+    @given(st.lists(rows, min_size=16, max_size=48))
     @settings(
-        max_examples=8,
+        max_examples=3,
         deadline=None,
         database=None,
         derandomize=True,
-        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+        suppress_health_check=[
+            HealthCheck.too_slow,
+            HealthCheck.data_too_large,
+            HealthCheck.large_base_example,
+        ],
     )
     def check(drawn: Rows) -> None:
         listings = {r["listing_id"] for r in drawn} - {None}
-        report = categorize(write_manifest(tmp_path / "manifest", drawn), tmp_path / "categories")
-        table = read_categories(tmp_path / "categories")
+        manifest, output = write_manifest(tmp_path / "manifest", drawn), tmp_path / "categories"
+        report = categorize(manifest, output, code=0 if listings else 3)
+        if not listings:
+            return
+        table = read_categories(output)
         assert sorted(table["listing_id"].to_pylist()) == sorted(listings)
         assert set(table["decision"].to_pylist()) <= set(Decision)
         assert sum(report[name] for name in Decision) == len(listings) == report["listings"]

@@ -9,8 +9,8 @@ import pytest
 from pyspark.sql import SparkSession
 
 from schemas.categories import CATEGORIES, Decision
-from seer_model.bundle import Bundle
-from tests.spark.manifest_rows import (
+from seer_model.categorizer.bundle import Bundle
+from tests.support.manifest_rows import (
     BY_RUN,
     DS,
     ODD_IDS,

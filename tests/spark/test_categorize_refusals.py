@@ -8,8 +8,8 @@ import pytest
 from pyspark.sql import DataFrame
 
 from jobs import categorize_listings
-from jobs.publish import hold_partition
-from tests.spark.manifest_rows import (
+from jobs.stages.publish import hold_partition
+from tests.support.manifest_rows import (
     DS,
     Categorize,
     DrawPhoto,
@@ -29,7 +29,9 @@ def published(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Path, Path]:
     """A manifest whose categories were published: what a run that fails must leave alone."""
-    folder = tmp_path_factory.mktemp("published")
+    # Spark takes these characters for a pattern, and fails over such a folder beside it.
+    folder = tmp_path_factory.mktemp("published") / "a[b]{c,d}? *" / "10:00"
+    (folder.parent / "11:00").mkdir(parents=True)
     rows = [row(f"old {i}", image_bytes=draw_photo("warm/red", i)) for i in range(3)]
     manifest = write_manifest(folder / "manifest", rows)
     categorize(manifest, folder / "categories")
@@ -74,6 +76,18 @@ def test_remote_output_is_2(
     assert f"--output {output}" in error_line(capsys)
 
 
+@pytest.mark.parametrize("manifest", ["s3://bucket/manifest", "10:00/manifest"])
+def test_manifest_that_spark_cannot_open_is_2(
+    published: tuple[Path, Path],
+    manifest: str,
+    categorize: Categorize,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    categorize(published[0], published[1], "--manifest", manifest, code=2)
+    assert f"--manifest {manifest}/ds={DS}: Spark cannot open it: " in error_line(capsys)
+
+
 @pytest.mark.usefixtures("untouched")
 def test_missing_column_is_3(
     published: tuple[Path, Path],
@@ -86,6 +100,39 @@ def test_missing_column_is_3(
     manifest = write_manifest(tmp_path / "manifest", [{"listing_id": "a"}], schema=schema)
     categorize(manifest, published[1], code=3)
     assert "image_index" in error_line(capsys)
+
+
+@pytest.mark.usefixtures("untouched")
+def test_store_without_a_driver_is_2(
+    published: tuple[Path, Path],
+    categorize: Categorize,
+    write_manifest: WriteManifest,
+    draw_photo: DrawPhoto,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = [row(f"far {i}", image_uri=f"az://photos/{i}.jpg") for i in range(2)]
+    rows.append(row("near", image_bytes=draw_photo("warm/red")))
+    manifest = write_manifest(tmp_path / "manifest", rows)
+    categorize(manifest, published[1], "--max-unread-share", "0.5", code=2)
+    assert "2 of 3 photos are at az://" in (line := error_line(capsys))
+    assert "pip install 'seer-categories[azure]'" in line
+
+
+@pytest.mark.usefixtures("untouched")
+def test_too_many_photos_that_cannot_be_read_are_4(
+    published: tuple[Path, Path],
+    categorize: Categorize,
+    write_manifest: WriteManifest,
+    draw_photo: DrawPhoto,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = [row(f"gone {i}", image_uri=f"{tmp_path}/{i}.jpg") for i in range(2)]
+    rows += [row(f"here {i}", image_bytes=draw_photo("warm/red", i)) for i in range(3)]
+    manifest = write_manifest(tmp_path / "manifest", rows)
+    categorize(manifest, published[1], "--max-unread-share", "0.2", code=4)
+    assert "2 of 5 photos (40%) could not be read: not_found" in error_line(capsys)
 
 
 @pytest.mark.usefixtures("untouched")

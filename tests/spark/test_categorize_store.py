@@ -1,5 +1,6 @@
 """The embedding store spares the main job reading photos, and changes nothing it publishes."""
 
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -7,11 +8,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyspark.sql import SparkSession
 
-from schemas.embeddings import check_embeddings
+from jobs.stages.manifest import read_photos
+from schemas.embeddings import EMBEDDINGS
 from schemas.rejects import RejectReason
-from seer_model.bundle import Bundle
-from tests.spark.manifest_rows import (
+from seer_model.categorizer.bundle import Bundle
+from tests.support.embedding_rows import check_embeddings
+from tests.support.manifest_rows import (
     BY_RUN,
     Categorize,
     DrawPhoto,
@@ -23,14 +27,24 @@ from tests.spark.manifest_rows import (
 
 pytestmark = pytest.mark.spark
 
+NOON = datetime(2026, 11, 1, 12, tzinfo=UTC)
+
 
 def keyed(listing: str, photo: bytes, index: int = 0, **columns: object) -> dict[str, Any]:
     key = sha256(photo).hexdigest()
     return row(listing, index, image_bytes=photo, image_key=key, **columns)
 
 
+def add_reject(store: Path, digest: str, key: str, reason: str) -> None:
+    folder = store / f"backbone={digest}" / "run=old"
+    folder.mkdir()
+    rows = [{"image_key": key, "backbone_digest": digest, "reject_reason": reason}]
+    pq.write_table(pa.Table.from_pylist(rows, schema=EMBEDDINGS), folder / "part-0.parquet")
+
+
 @pytest.mark.slow
 def test_store_spares_reading_and_changes_nothing(
+    spark: SparkSession,
     categorize: Categorize,
     read_categories: ReadCategories,
     write_manifest: WriteManifest,
@@ -39,9 +53,10 @@ def test_store_spares_reading_and_changes_nothing(
     bundle: Bundle,
     tmp_path: Path,
 ) -> None:
-    manifest, output, store = (tmp_path / name for name in ("manifest", "categories", "store"))
-    red, blue = draw_photo("warm/red", 1), draw_photo("cold/blue", 1)
-    late = tmp_path / "late.jpg"
+    manifest, output, store = (tmp_path / f"{name} [1]" for name in ("photos", "of", "store"))
+    red, blue, new = (draw_photo(name, 1) for name in ("warm/red", "cold/blue", "cold/green"))
+    late, dated = tmp_path / "late.jpg", tmp_path / "dated.jpg"
+    dated.write_bytes(broken_photos["truncated"])
 
     def run(rows: Rows, *flags: str) -> tuple[int, pa.Table]:
         report = categorize(write_manifest(manifest, rows), output, *flags)
@@ -59,15 +74,24 @@ def test_store_spares_reading_and_changes_nothing(
         *(keyed(reason, data) for reason, data in broken_photos.items()),
         keyed("both", red, image_uri=str(late)),
         row("neither", image_key=sha256(red).hexdigest()),
+        # Limits and versions change, and so does what is at an address: these are read again.
+        keyed("too large", broken_photos["too_large"]),
+        keyed("not an image", broken_photos["not_an_image"]),
+        row("dated", image_uri=str(dated), updated_at=NOON),
+        row("other bytes", image_bytes=blue, image_key=sha256(new).hexdigest()),
     ]
-    readable = len(lasting) - 2
+    readable, retried = len(lasting) - 2, 6
     embedded, plain = run(lasting)
     assert embedded == readable
     # Spark clears `_temporary` in a folder it writes to, with what other runs have there.
     pending = store / f"backbone={bundle.backbone.digest}" / "_temporary" / "0"
     pending.mkdir(parents=True)
     assert run_with_store(lasting) == (readable, plain)
-    assert run_with_store(lasting) == (0, plain)
+    # Earlier versions stored what was wrong with the bytes of that day.
+    photos = read_photos(spark, str(manifest)).where("listing_id = 'dated'")
+    (poisoned,) = [photo.photo_key for photo in photos.collect()]
+    add_reject(store, bundle.backbone.digest, poisoned, "truncated")
+    assert run_with_store(lasting) == (retried, plain)
 
     # A photo that changed, one that is not there yet, and one that may change unseen.
     unseen = tmp_path / "unseen.jpg"
@@ -75,21 +99,25 @@ def test_store_spares_reading_and_changes_nothing(
     changed = [
         keyed("red", draw_photo("warm/red", 2)),
         *lasting[1:],
-        row("late", image_uri=str(late), image_key="late"),
+        row("late", image_uri=str(late), image_key=sha256(new).hexdigest().upper()),
         row("unseen", image_uri=str(unseen)),
     ]
     embedded, without_late = run_with_store(changed)
-    assert embedded == 3
-    rejected = {r["listing_id"]: r["reject_reason"] for r in without_late.to_pylist()}
-    assert rejected["late"] == "not_found"
+    assert embedded == retried + 3
+    assert reasons_of(without_late)["late"] == "not_found"
+    late.write_bytes(blue)
+    dated.write_bytes(new)
+    embedded, with_other = run_with_store(changed)
+    assert embedded == retried + 2
+    assert reasons_of(with_other)["late"] == reasons_of(with_other)["other bytes"] == "key_mismatch"
 
-    late.write_bytes(red)
+    late.write_bytes(new)
     embedded, with_late = run_with_store(changed)
-    assert embedded == 2
+    assert embedded == retried - 1 + 2
     assert run(changed) == (len(changed) - 2, with_late)
     found = {r["listing_id"]: r for r in with_late.to_pylist()}
     assert found["late"]["images_used"] == 1
-    assert found["late"]["score"] == found["red again"]["score"] != found["red"]["score"]
+    assert found["late"]["score"] == found["dated"]["score"] != found["red"]["score"]
     assert [found[name]["reject_reason"] for name in ("both", "neither")] == [
         "ambiguous_source",
         "no_photo",
@@ -97,13 +125,23 @@ def test_store_spares_reading_and_changes_nothing(
 
     assert pending.is_dir()
     table = pq.read_table(store)
-    check_embeddings(table, bundle.backbone.width, "store")
+    check_embeddings(table, bundle.backbone.width)
     assert set(table["backbone_digest"].to_pylist()) == {bundle.backbone.digest}
-    reasons = {r["image_key"]: r["reject_reason"] for r in table.to_pylist()}
-    assert reasons.pop("late") is None
-    photos = [red, blue, draw_photo("warm/red", 2)]
-    assert reasons == {
-        **{sha256(photo).hexdigest(): None for photo in photos},
-        **{sha256(data).hexdigest(): reason for reason, data in broken_photos.items()},
+    embedded_keys = {r["image_key"] for r in table.to_pylist() if r["vector"]}
+    assert embedded_keys == {
+        *(sha256(photo).hexdigest() for photo in (red, blue, new, draw_photo("warm/red", 2))),
+        poisoned,
     }
-    assert {name for name in reasons.values() if name} <= {r for r in RejectReason if r.permanent}
+    rejected = {r["image_key"]: r["reject_reason"] for r in table.to_pylist() if not r["vector"]}
+    assert rejected == {
+        poisoned: "truncated",
+        **{
+            sha256(data).hexdigest(): reason
+            for reason, data in broken_photos.items()
+            if RejectReason(reason).permanent
+        },
+    }
+
+
+def reasons_of(categories: pa.Table) -> dict[str, str]:
+    return {r["listing_id"]: r["reject_reason"] for r in categories.to_pylist()}

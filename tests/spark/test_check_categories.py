@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs import check_categories
-from tests.spark.manifest_rows import DS, ODD_IDS, Categorize, DrawPhoto, WriteManifest, row
+from tests.support.manifest_rows import DS, ODD_IDS, Categorize, DrawPhoto, WriteManifest, row
 
 pytestmark = pytest.mark.spark
 

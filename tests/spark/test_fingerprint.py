@@ -11,8 +11,9 @@ from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 
 from jobs import build_manifest
-from jobs.manifest import describe_data, describe_rows, read_photos
-from tests.spark.manifest_rows import DS, DrawPhoto, Rows, WriteManifest, row
+from jobs.stages.fingerprint import describe_data, describe_rows
+from jobs.stages.manifest import read_photos
+from tests.support.manifest_rows import DS, DrawPhoto, Rows, WriteManifest, row
 
 pytestmark = pytest.mark.spark
 
@@ -33,12 +34,22 @@ Describe = Callable[..., dict[str, Any]]
 def describe(spark: SparkSession, write_manifest: WriteManifest, tmp_path: Path) -> Describe:
     """Writes rows and describes them; each call has a folder of its own."""
 
-    def run(rows: Rows) -> dict[str, Any]:
+    def run(rows: Rows, where: str = "true") -> dict[str, Any]:
         folder = tmp_path / str(len(list(tmp_path.iterdir())))
         manifest = str(write_manifest(folder, rows))
-        return describe_data(read_photos(spark, manifest, DS), manifest, DS)
+        return describe_data(read_photos(spark, manifest, DS).where(where), manifest, DS)
 
     return run
+
+
+@pytest.fixture(scope="module")
+def digest(
+    spark: SparkSession, write_manifest: WriteManifest, tmp_path_factory: pytest.TempPathFactory
+) -> str:
+    """Of `ROWS`."""
+    manifest = str(write_manifest(tmp_path_factory.mktemp("rows"), ROWS))
+    found: str = describe_data(read_photos(spark, manifest, DS), manifest, DS)["digest"]
+    return found
 
 
 def test_description(describe: Describe, tmp_path: Path) -> None:
@@ -46,20 +57,27 @@ def test_description(describe: Describe, tmp_path: Path) -> None:
     assert (found["manifest"], found["ds"], found["rows"]) == (str(tmp_path / "0"), DS, 6)
     assert len(found["digest"]) == 32
     assert int(found["digest"], 16) > 0
-    assert describe([])["rows"] == 0
+    assert describe(ROWS, "false")["rows"] == 0
 
 
-def test_order_does_not_matter(describe: Describe) -> None:
-    assert describe(ROWS)["digest"] == describe(ROWS[::-1])["digest"]
+def test_schemes_that_have_a_driver_are_counted(describe: Describe) -> None:
+    uris = ["s3://b/a.jpg", "S3://b/b.jpg", "https://h/s3://", "/a/s3://", "nosuch://b/a", None]
+    found = describe([row("a", n, image_uri=uri) for n, uri in enumerate(uris)])
+    assert found["schemes"] == {"s3": 2, "https": 1}
+    assert found["rows"] == len(uris)
+
+
+def test_order_does_not_matter(describe: Describe, digest: str) -> None:
+    assert describe(ROWS[::-1])["digest"] == digest
 
 
 def test_files_and_partitions_do_not_matter(
-    spark: SparkSession, write_manifest: WriteManifest, describe: Describe, tmp_path: Path
+    spark: SparkSession, write_manifest: WriteManifest, digest: str, tmp_path: Path
 ) -> None:
     manifest = write_manifest(tmp_path / "two days", ROWS[:2])
     write_manifest(manifest, ROWS[2:], "2026-11-26")
     photos = read_photos(spark, str(manifest))
-    assert describe_data(photos, str(manifest), None)["digest"] == describe(ROWS)["digest"]
+    assert describe_data(photos, str(manifest), None)["digest"] == digest
 
 
 @pytest.mark.parametrize(
@@ -75,13 +93,14 @@ def test_files_and_partitions_do_not_matter(
         (2, {"image_bytes": b"another photo"}),
     ],
 )
-def test_what_matters(describe: Describe, index: int, change: dict[str, Any]) -> None:
+def test_what_matters(describe: Describe, digest: str, index: int, change: dict[str, Any]) -> None:
     changed = [*ROWS[:index], {**ROWS[index], **change}, *ROWS[index + 1 :]]
-    assert describe(changed)["digest"] != describe(ROWS)["digest"]
+    assert describe(changed)["digest"] != digest
 
 
-def test_a_row_more_matters(describe: Describe) -> None:
-    assert len({describe(ROWS[:n])["digest"] for n in range(len(ROWS) + 1)}) == len(ROWS) + 1
+def test_a_row_more_matters(describe: Describe, digest: str) -> None:
+    fewer = {describe(ROWS[:n])["digest"] for n in (1, 3, 4, 5)}
+    assert len(fewer | {digest}) == 5
 
 
 def test_image_bytes_are_not_read_where_there_is_a_key(
@@ -136,7 +155,8 @@ def test_what_builds_a_manifest_and_what_reads_it_agree(
     manifest = str(tmp_path / "manifest")
     argv = ["--images", str(images), "--listings", str(listings), "--output", manifest, "--ds", DS]
     assert build_manifest.main([*argv, "--tracking-uri", tracking_uri, *flags]) == 0
-    assert described == [describe_data(read_photos(spark, manifest, DS), manifest, DS)]
+    read = describe_data(read_photos(spark, manifest, DS), manifest, DS)
+    assert [{**described[0], "schemes": {}}] == [read]
     assert described[0]["rows"] == 3
 
 

@@ -11,11 +11,11 @@ from mlflow import MlflowClient
 from pyspark.sql import SparkSession
 
 from jobs import maintain_embeddings
-from jobs.embedding_store import append_to_store, read_store
-from jobs.manifest import read_photos
+from jobs.stages.embedding_store import EmbeddingStore
+from jobs.stages.manifest import read_photos
 from schemas.embeddings import EMBEDDINGS
 from schemas.manifest import MANIFEST
-from tests.spark.embedding_rows import (
+from tests.support.embedding_rows import (
     ONE,
     TWO,
     Upkeep,
@@ -26,9 +26,7 @@ from tests.spark.embedding_rows import (
     state,
     vector,
 )
-from tests.spark.manifest_rows import WriteManifest, row
-
-pytestmark = pytest.mark.spark
+from tests.support.manifest_rows import WriteManifest, row
 
 pytestmark = pytest.mark.spark
 
@@ -70,19 +68,23 @@ def test_what_is_added_later_is_gathered_too(
     upkeep()
     fresh = spark.createDataFrame(
         [
-            ("k5", True, bytearray(vector("k5")), None),
-            ("bad 2", True, None, "unreadable"),
-            ("may change", False, bytearray(vector("may change")), None),
-            ("transient", True, None, "not_found"),
+            ("k5", False, True, bytearray(vector("k5")), None),
+            ("bad 2", True, True, None, "unreadable"),
+            ("may change", False, False, bytearray(vector("may change")), None),
+            ("transient", True, True, None, "not_found"),
+            ("at an address", False, True, None, "unreadable"),
         ],
-        "photo_key string, storable boolean, vector binary, reject_reason string",
+        "photo_key string, keyed_by_content boolean, storable boolean, vector binary, "
+        "reject_reason string",
     )
-    append_to_store(fresh, store, ONE)
+    EmbeddingStore(store, ONE).append(fresh)
     assert len(runs_of(store, ONE)) == 2
     upkeep()
     assert len(runs_of(store, ONE)) == 1
     assert keys_of(store, ONE) == ["bad 1", "bad 2", "k1", "k2", "k3", "k4", "k5"]
-    known = {r.photo_key: r for r in read_store(spark, store, ONE).collect()}
+    stored = EmbeddingStore(store, ONE).read(spark)
+    assert stored is not None
+    known = {r.photo_key: r for r in stored.collect()}
     assert sorted(known) == keys_of(store, ONE)
     assert bytes(known["k5"].vector) == vector("k5")
     assert known["bad 2"].reject_reason == "unreadable"
@@ -176,7 +178,7 @@ def test_photos_that_no_recent_partition_has_are_dropped(
     manifest = write_manifest(tmp_path / "a manifest", old, "2026-11-24")
     write_manifest(manifest, recent, "2026-11-25")
     without_keys = MANIFEST.remove(MANIFEST.get_field_index("image_key"))
-    write_manifest(manifest, later, "2026-11-26", without_keys)
+    write_manifest(manifest, later, "2026-11-26/country=de", without_keys)
     photos = read_photos(spark, str(manifest), "2026-11-25").collect()
     (dated,) = [photo.photo_key for photo in photos if photo.listing_id == "dated"]
     both, last = (sha256(data).hexdigest() for data in (b"both", b"later"))
@@ -204,10 +206,12 @@ def test_photos_that_no_recent_partition_has_are_dropped(
     before = state(store)
     assert upkeep(*expire, "2026-11-26")[f"backbone={TWO}"]["rows_before"] == 0
     assert state(store) == before
-    assert read_store(spark, store, TWO).count() == 0
+    stored = EmbeddingStore(store, TWO).read(spark)
+    assert stored is not None
+    assert stored.count() == 0
 
 
-def test_a_day_without_photos_is_2_and_drops_nothing(
+def test_a_day_without_photos_drops_nothing(
     upkeep: Upkeep,
     store: Path,
     write_manifest: WriteManifest,
@@ -217,9 +221,10 @@ def test_a_day_without_photos_is_2_and_drops_nothing(
     manifest = write_manifest(tmp_path / "manifest", [row("a", image_bytes=b"a")], "2026-11-24")
     write_manifest(manifest, [], "2026-11-25")
     before = state(store)
-    for day in ("2026-11-25", "2027-01-01"):
-        upkeep("--manifest", str(manifest), "--keep-since", day, code=2)
-        assert f"--keep-since {day}: " in error_line(capsys)
+    upkeep("--manifest", str(manifest), "--keep-since", "2027-01-01", code=2)
+    assert "--keep-since 2027-01-01: " in error_line(capsys)
+    upkeep("--manifest", str(manifest), "--keep-since", "2026-11-24", code=3)
+    assert "ds=2026-11-25: the manifest has no row there" in error_line(capsys)
     upkeep("--manifest", str(tmp_path / "none"), "--keep-since", "2026-11-24", code=3)
     assert "none: no such manifest" in error_line(capsys)
     assert state(store) == before
@@ -234,7 +239,7 @@ def test_a_manifest_without_days_is_3(
     pq.write_table(table, manifest / "part-0.parquet")
     before = state(store)
     upkeep("--manifest", str(manifest), "--keep-since", "2026-11-24", code=3)
-    assert "manifest is no partition ds=YYYY-MM-DD" in error_line(capsys)
+    assert "part-0.parquet is not a partition ds=YYYY-MM-DD" in error_line(capsys)
     assert state(store) == before
 
 

@@ -2,27 +2,16 @@
 
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from pyspark.sql import SparkSession
 
 from jobs import maintain_embeddings
-from jobs.embedding_store import hold_store, read_store
+from jobs.stages.embedding_store import EmbeddingStore, hold_store
 from schemas.errors import PartitionBusy, SettingsError
-from tests.spark.embedding_rows import (
-    ONE,
-    ROOT,
-    TWO,
-    Upkeep,
-    error_line,
-    keys_of,
-    runs_of,
-)
-
-pytestmark = pytest.mark.spark
+from tests.support.embedding_rows import ONE, TWO, Upkeep, error_line, keys_of, runs_of
+from tests.support.processes import fork_script
 
 pytestmark = pytest.mark.spark
 
@@ -35,11 +24,13 @@ def test_upkeep_waits_for_no_one_and_lets_no_one_in(
 ) -> None:
     with hold_store(store, exclusive=False), hold_store(store, exclusive=False):
         upkeep(code=5)
-    assert f"{store} is used by another run" in error_line(capsys)
+    assert f"{store} is held by another run" in error_line(capsys)
     with hold_store(store, exclusive=True):
         upkeep(code=5)
         with (
-            pytest.raises(PartitionBusy, match=f"in upkeep by process {os.getpid()} on ") as caught,
+            pytest.raises(
+                PartitionBusy, match=f"held by upkeep, process {os.getpid()} on "
+            ) as caught,
             hold_store(store, exclusive=False),
         ):
             raise AssertionError
@@ -66,7 +57,6 @@ def test_a_store_is_made_for_who_adds_to_it_alone(tmp_path: Path) -> None:
 DIES = """
 import os, shutil, signal, sys
 from pathlib import Path
-from pyspark.sql import DataFrameWriter
 from jobs import maintain_embeddings
 
 def die(*args, **kwargs):
@@ -74,10 +64,6 @@ def die(*args, **kwargs):
 
 def rename_and_die(path, target, rename=Path.rename):
     rename(path, target)
-    die()
-
-def write_and_die(writer, uri, write=DataFrameWriter.parquet):
-    write(writer, uri)
     die()
 
 def remove_half_and_die(path, remove=shutil.rmtree, **options):
@@ -95,39 +81,34 @@ sys.exit(maintain_embeddings.main(sys.argv[1:]))
 @pytest.mark.parametrize(
     ("patch", "flags", "runs"),
     [
-        ("DataFrameWriter.parquet = die", (), 2),
-        ("DataFrameWriter.parquet = write_and_die", (), 2),
+        # Before this one it only writes to its scratch folder.
         ("Path.rename = die", (), 2),
         ("Path.rename = rename_and_die", (), 3),
         ("shutil.rmtree = remove_half_and_die", (), 3),
         ("shutil.rmtree = remove_half_and_die", ("--drop-backbone", TWO), 2),
     ],
-    ids=["before writing", "written", "checked", "renamed", "removing", "dropping"],
+    ids=["written", "renamed", "removing", "dropping"],
 )
 def test_a_run_that_is_killed_loses_nothing(
     upkeep: Upkeep,
     store: Path,
     spark: SparkSession,
     tracking_uri: str,
+    tmp_path: Path,
     patch: str,
     flags: tuple[str, ...],
     runs: int,
 ) -> None:
-    # The session of these tests must not be taken for that of a spark-submit.
-    env = {name: value for name, value in os.environ.items() if name != "PYSPARK_GATEWAY_PORT"}
-    env |= {"MLFLOW_TRACKING_URI": tracking_uri}
-    done = subprocess.run(
-        [sys.executable, "-c", DIES.format(patch=patch), "--embeddings", store, *flags],
-        env=env | {"PYTHONPATH": str(ROOT), "MASTER": "local[2]"},
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == -signal.SIGKILL
+    argv = ("--embeddings", store, "--tracking-uri", tracking_uri, *flags)
+    done = fork_script(tmp_path, DIES.format(patch=patch), *argv)
+    assert done.returncode == -signal.SIGKILL, done.stderr
     assert len(list(store.glob("_scratch-*"))) == 1
     assert len(runs_of(store, ONE)) == runs
     kept = ["bad 1", "k1", "k2", "k3", "k4"]
     assert sorted(set(keys_of(store, ONE))) == kept
-    assert sorted(r.photo_key for r in read_store(spark, store, ONE).collect()) == kept
+    stored = EmbeddingStore(store, ONE).read(spark)
+    assert stored is not None
+    assert sorted(r.photo_key for r in stored.collect()) == kept
     assert (store / f"backbone={TWO}").exists() == (not flags)
 
     assert upkeep()["leftovers_removed"] == 1

@@ -1,4 +1,4 @@
-"""The Spark job, the MLflow model, the served model and the evaluation score alike, to the bit."""
+"""The Spark job, the MLflow model, the served model and the evaluation score bit-identically."""
 
 import json
 import sys
@@ -15,14 +15,15 @@ from mlflow import MlflowClient
 from pyspark.sql import SparkSession
 
 from jobs import evaluate_challenger
-from seer_model import registry
-from seer_model.bundle import Bundle
-from seer_model.categorizer import Categorizer
-from seer_model.embedder import PhotoEmbedder
-from seer_model.metrics import measure_quality
-from seer_model.photo_source import PhotoSource
-from seer_model.scoring import SCORES
-from tests.e2e.serving import Row, served
+from seer_model.backbones.embedder import PhotoEmbedder
+from seer_model.categorizer.bundle import Bundle
+from seer_model.categorizer.categorizer import Categorizer
+from seer_model.categorizer.scoring import SCORES
+from seer_model.evaluation.metrics import measure_quality
+from seer_model.evaluation.outcomes import compare_with_labels
+from seer_model.photos.source import PhotoSource
+from seer_model.tracking import registration, runs
+from tests.support.serving import Row, served
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
@@ -33,7 +34,7 @@ LISTINGS = 60
 def photos(
     bundle: Bundle, draw_photo: Callable[..., bytes], broken_photos: dict[str, bytes]
 ) -> list[Row]:
-    """Listings of 2 or 3 photos, some broken, and one of broken photos only; all have labels."""
+    """Labelled listings of 2 or 3 photos, some broken, and one of broken photos only."""
     classes = bundle.tree.classes
     good = [draw_photo(colour, seed) for colour in classes for seed in range(20)]
     broken = list(broken_photos.values())
@@ -72,28 +73,28 @@ def by_job(
 
 @pytest.fixture(scope="module")
 def model_uri(bundle_folder: Path, tracking_uri: str) -> str:
-    registry.connect(tracking_uri)
-    with registry.tracked_run("test", {}):
-        return f"models:/one-path/{registry.register_bundle(bundle_folder, 'one-path')}"
+    runs.connect(tracking_uri)
+    with runs.tracked_run("test", {}):
+        return f"models:/one-path/{registration.register_bundle(bundle_folder, 'one-path')}"
 
 
 def as_table(scores: pa.RecordBatch | pa.Table) -> pa.Table:
-    """By listing, in the types of the contract: bits differ only where values do."""
+    """Sorted by listing, in the contract's types, so that equal values are equal bits."""
     return pa.table(scores).select(SCORES.names).cast(SCORES).sort_by("listing_id")
 
 
 def of_model(rows: list[dict[str, Any]]) -> pa.Table:
-    """What the MLflow model gives, whose map is keyed by strings, as JSON has it."""
+    """Scores of the MLflow model, whose maps have JSON's keys, strings."""
     for row in rows:
         rejects = row["image_rejects"]
         row["image_rejects"] = rejects and [(int(index), why) for index, why in rejects.items()]
-        # Every number there is a float32, written out in full: nothing is rounded away below.
+        # Every score is a float32 written in full, so the cast below rounds nothing.
         for number in (row["score"] or 0, *(c["score"] for c in row["candidates"])):
             assert float(np.float32(number)) == number
     return as_table(pa.Table.from_pylist(rows, SCORES))
 
 
-def test_the_job_decides_in_every_way(by_job: pa.Table) -> None:
+def test_the_job_reaches_every_decision(by_job: pa.Table) -> None:
     assert by_job.num_rows == LISTINGS + 1
     assert set(by_job["decision"].to_pylist()) == {"assigned", "needs_review", "rejected"}
     assert len(set(by_job["score"].to_pylist())) > LISTINGS // 2
@@ -122,8 +123,21 @@ def test_mlflow_model(
 def test_served_model(
     by_job: pa.Table, model_uri: str, tracking_uri: str, photos: list[Row], tmp_path: Path
 ) -> None:
-    with served(model_uri, tracking_uri, tmp_path) as server:
+    """By bytes, and by address, which its setting allows; test_model_serving has the default."""
+    data = photos[0]["image_bytes"]
+    (tmp_path / "photo.jpg").write_bytes(data)
+    by_bytes = [{"listing_id": "a", "image_index": 0, "image_bytes": data}]
+    by_address = [
+        {"listing_id": "a", "image_index": 0, "image_uri": str(tmp_path / "photo.jpg")},
+        {"listing_id": "b", "image_index": 0, "image_uri": str(tmp_path / "none.jpg")},
+    ]
+    with served(model_uri, tracking_uri, tmp_path, {"read_image_uris": True}) as server:
         by_server = of_model(server.score(photos))
+        expected = server.score(by_bytes)
+        found, gone = server.score(by_address)
+    assert [found] == expected
+    assert found["images_used"] == 1
+    assert gone["reject_reason"] == "not_found"
     assert by_server.to_pylist() == by_job.to_pylist()
     assert by_server.equals(by_job)
 
@@ -145,9 +159,11 @@ def test_evaluation(
     run = json.loads(report.read_text(encoding="utf-8"))["run_id"]
     measured = MlflowClient().get_run(run).data.metrics
     labels = {photo["listing_id"]: photo["category_id"] for photo in photos}
-    # Of what is published, among it the calibration error, which is made of every score.
+    # The calibration error among them depends on every score.
     expected = measure_quality(
-        bundle.tree, [labels[name] for name in by_job["listing_id"].to_pylist()], by_job
+        compare_with_labels(
+            bundle.tree, [labels[name] for name in by_job["listing_id"].to_pylist()], by_job
+        )
     ).figures()
     assert 0 < expected["top1"] < 1
     assert expected["calibration_error"] > 0

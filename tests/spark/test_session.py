@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from jobs.session import local_uri, start_session
+from jobs.command.session import local_uri, start_session
+from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.spark
 
@@ -41,7 +42,7 @@ def test_local_uri_names_the_folder_that_python_means(
 
 TWO_SESSIONS = """
 import os
-from jobs.session import start_session
+from jobs.command.session import start_session
 for master in ("local[1]", "local[2,1]"):
     os.environ["MASTER"] = master
     session = start_session("one of two")
@@ -58,6 +59,6 @@ def test_a_later_session_is_not_on_the_master_of_an_earlier_one() -> None:
         capture_output=True,
         text=True,
         check=True,
-        env=env | {"PYTHONPATH": str(Path(__file__).parents[2])},
+        env=env | {"PYTHONPATH": str(ROOT)},
     )
     assert done.stdout.split() == ["local[1,4]", "local[2,1]"]

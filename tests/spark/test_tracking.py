@@ -1,4 +1,4 @@
-"""What the main job's run has in MLflow: code, data, model, figures, and the drift between days."""
+"""The daily job's run in MLflow: code, data, model, figures, and the drift between days."""
 
 import json
 import logging
@@ -11,16 +11,17 @@ import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from pyspark.sql import SparkSession
 
 from schemas.categories import Decision
-from seer_model import registry
-from seer_model.code_version import VERSION
-from tests.spark.manifest_rows import DS, Categorize, DrawPhoto, Rows, WriteManifest, row
-from tests.spark.standalone_cluster import Job, run_job
+from seer_model import __version__
+from seer_model.tracking import registration, runs
+from tests.support.manifest_rows import DS, Categorize, DrawPhoto, Rows, WriteManifest, row
+from tests.support.paths import ROOT
+from tests.support.tracking_database import new_database
 
 pytestmark = pytest.mark.spark
 
-ROOT = Path(__file__).parents[2]
 DAYS = ("2026-11-22", "2026-11-23", "2026-11-24", DS)
 FIRST, ALIKE, OTHER, LAST = DAYS
 
@@ -31,7 +32,7 @@ def manifest(
     draw_photo: DrawPhoto,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
-    """Two days with as many photos of each colour, and two with one colour almost only."""
+    """Two days with about as many photos of each colour, and two with mostly one colour."""
     folder = tmp_path_factory.mktemp("tracking") / "manifest"
 
     def listings(red: int, blue: int, seed: int) -> Rows:
@@ -54,9 +55,9 @@ def output(manifest: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def version(bundle_folder: Path, tracking_uri: str) -> str:
-    registry.connect(tracking_uri)
-    with registry.tracked_run("train_head", {}):
-        return registry.register_bundle(bundle_folder, "tracked")
+    runs.connect(tracking_uri)
+    with runs.tracked_run("train_head", {}):
+        return registration.register_bundle(bundle_folder, "tracked")
 
 
 @pytest.fixture(scope="module")
@@ -92,12 +93,12 @@ def test_run_names_parameters_and_code(
     reports: dict[str, dict[str, Any]], manifest: Path, output: Path
 ) -> None:
     run = run_of(reports[FIRST])
-    assert (run.info.run_name, run.info.status) == ("categorize_listings", "FINISHED")
+    assert (run.info.run_name, run.info.status) == (f"categorize_listings {FIRST}", "FINISHED")
     assert run.data.params["manifest"] == str(manifest)
     assert (run.data.params["ds"], run.data.params["output"]) == (FIRST, str(output))
     assert "tracking_uri" not in run.data.params
     assert run.data.tags["job"] == "categorize_listings"
-    assert run.data.tags["package_version"] == VERSION
+    assert run.data.tags["package_version"] == __version__
     if (ROOT / ".git").exists():
         assert run.data.tags["mlflow.source.git.commit"] == git("rev-parse", "HEAD")
         changed = git("status", "--porcelain", "--", "jobs", "schemas", "seer_model")
@@ -167,8 +168,9 @@ def test_a_day_that_differs_drifts(
     drift = reports[OTHER]["drift"]
     assert drift["compared_with"] == ALIKE
     assert {"category", "top_level"} <= set(drift["beyond"])
-    # It may be for the model, and so that is said.
+    # The new model may be the cause.
     assert drift["other_model"].startswith("colours version ")
+    assert run_of(reports[OTHER]).info.run_name == f"categorize_listings {OTHER} tracked v{version}"
     metrics = run_of(reports[OTHER]).data.metrics
     assert metrics["drift.category_psi"] == drift["category_psi"] > 0.2
     assert {"drift.score_ks", "drift.decision_js_distance"} <= metrics.keys()
@@ -192,7 +194,7 @@ def test_a_day_that_differs_drifts(
         assert found["scores"][role] == scores
     assert found["after"]["model"] == f"tracked version {version}"
     page = artifact(reports[OTHER], "drift.html")
-    assert "The model is another one" in page
+    assert "The model changed" in page
     assert OTHER in page
 
 
@@ -208,7 +210,7 @@ def test_drift_beyond_the_bound_is_a_line_in_the_log(
 
     (line,) = warnings()
     assert f"drift since {OTHER}: PSI above 0.2 of category " in line
-    assert "the model was another, tracked version " in line
+    assert "the model changed: it was tracked version " in line
     assert warnings("--drift-warning", "50") == []
 
 
@@ -232,20 +234,20 @@ def test_a_comparison_that_fails_does_not_fail_the_job(
     assert run_of(report).info.status == "FINISHED"
 
 
-def test_what_cannot_be_logged_is_said_in_the_report(
+def test_a_failure_to_log_is_in_the_report(
     manifest: Path,
     categorize: Categorize,
     tracking_uri: str,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    uri = new_database(tmp_path)
     (tmp_path / "mlruns").write_text("no folder for artifacts", encoding="utf-8")
     try:
         report = categorize(manifest, tmp_path / "categories", "--tracking-uri", uri)
         run = run_of(report)
     finally:
-        registry.connect(tracking_uri)
+        runs.connect(tracking_uri)
     assert report["tracking_lost"].startswith("report.json not logged: ")
     assert "report.json not logged" in caplog.text
     assert pq.read_table(tmp_path / "categories" / f"ds={DS}").num_rows == report["listings"]
@@ -254,20 +256,16 @@ def test_what_cannot_be_logged_is_said_in_the_report(
     assert run.data.metrics["listings"] == report["listings"]
 
 
-@pytest.mark.slow
-def test_a_run_of_the_zip_has_the_package_version_only(
-    package: Path, job: Job, categorize: Categorize, tracking_uri: str
+def test_another_default_file_system_does_not_matter_to_folders_on_this_machine(
+    spark: SparkSession, manifest: Path, categorize: Categorize, tmp_path: Path
 ) -> None:
-    options = {name.removeprefix("--"): str(value) for name, value in job.arguments.items()}
-    day_before = ("--ds", "2026-11-24", "--embeddings", options["embeddings"])
-    yesterday = Path(options["manifest"].removeprefix("file://"))
-    (yesterday / f"ds={DS}").rename(yesterday / "ds=2026-11-24")
-    categorize(yesterday, Path(options["output"]), *day_before)
-    (yesterday / "ds=2026-11-24").rename(yesterday / f"ds={DS}")
-
-    report = run_job(job, package, "local[2]", {}, "--embeddings", job.folder / "another")
-    run = run_of(report)
-    assert run.data.tags["package_version"] == VERSION
-    assert not [tag for tag in run.data.tags if tag.startswith("mlflow.source.git")]
-    assert report["drift"]["compared_with"] == "2026-11-24"
-    assert "2026-11-24" in artifact(report, "drift.html")
+    hadoop = spark.sparkContext._jsc.hadoopConfiguration()
+    before = hadoop.get("fs.defaultFS")
+    hadoop.set("fs.defaultFS", "hdfs://127.0.0.1:1")
+    try:
+        # Only a manifest without a scheme is on the default file system.
+        flags = ("--manifest", manifest.as_uri(), "--embeddings", str(tmp_path / "store"))
+        report = categorize(manifest, tmp_path / "categories", *flags)
+    finally:
+        hadoop.set("fs.defaultFS", before)
+    assert pq.read_table(tmp_path / "categories" / f"ds={DS}").num_rows == report["listings"]

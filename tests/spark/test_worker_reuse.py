@@ -8,14 +8,14 @@ import pytest
 from pyspark import TaskContext
 from pyspark.sql import SparkSession
 
-from jobs.worker import load_embedder, load_scorer, ship_model
-from seer_model.photos import PhotoLimits
+from jobs.stages.worker import load_embedder, load_scorer, ship_model
+from seer_model.photos.limits import PhotoLimits
 
 pytestmark = pytest.mark.spark
 
 PARTITIONS = 12
 ROWS_A_BATCH = 256
-"""As jobs.session sets it."""
+"""As jobs.command.session sets it."""
 
 
 def test_model_is_loaded_once_a_process(spark: SparkSession, bundle_folder: Path) -> None:

@@ -1,7 +1,9 @@
-"""A tiny model for all tests: a random trunk at 64 pixels, three levels, synthetic features."""
+"""A tiny model for all unit tests: random trunk at 64 pixels, three levels, synthetic features."""
 
 import io
 import json
+import os
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,14 +15,16 @@ from hypothesis import settings
 from PIL import Image
 
 from schemas.taxonomy import Category, Taxonomy
-from seer_model.backbone import Backbone, random_backbone
-from seer_model.bundle import Bundle, save_bundle
-from seer_model.calibration import Calibration
+from seer_model.backbones.backbone import Backbone, random_backbone, save_backbone
+from seer_model.categorizer.bundle import Bundle, save_bundle
+from seer_model.categorizer.calibration import Calibration
+from seer_model.categorizer.head import LinearHead
+from seer_model.categorizer.hierarchy import ClassTree
 from seer_model.files import digest_file
-from seer_model.head import LinearHead
-from seer_model.hierarchy import ClassTree
-from seer_model.training import FittedBundle, LabelledPhotos, fit_bundle
-from tests.unit.swav_training import write_manifest
+from seer_model.training.fit import FittedBundle, LabelledPhotos, fit_bundle
+from tests.support.conversions import convert_once
+from tests.support.spark_python import CONVERSIONS
+from tests.support.swav_training import write_manifest
 
 settings.register_profile("seer", deadline=None)  # The machine is shared.
 settings.load_profile("seer")
@@ -42,13 +46,19 @@ PATHS = {
     "t-1": ("Toys", "Dolls"),
 }
 CLASSES = ("a-1-1", "a-1-2", "a-2-1", "f-1-1", "f-1-2", "t-1")
-"""Five classes at depth 3 and one at depth 2; every other category but `a` has one child or two."""
+"""Five classes at depth 3 and one at depth 2."""
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_torch_thread() -> None:
-    """A tiny trunk on a shared machine spends more time waking threads than working."""
+    """With a tiny trunk, waking threads takes longer than the work."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _converted_once() -> None:
+    """A conversion for OpenVINO takes as long as all else that a test does with a backbone."""
+    convert_once(Path(os.environ[CONVERSIONS]))
 
 
 @pytest.fixture(scope="session")
@@ -71,7 +81,7 @@ def backbone() -> Backbone:
 
 @pytest.fixture(scope="session")
 def labelled_photos(backbone: Backbone) -> LabelledPhotosBuilder:
-    """Builds photos of listings whose category is written in 40 of their features."""
+    """Builds embeddings of listings whose category shows in 40 of their values."""
 
     def build(
         listings: int,
@@ -113,7 +123,7 @@ def fitted(
 
 @pytest.fixture(scope="session")
 def saved_bundle(fitted: FittedBundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle's folder, not to be changed: copy it first."""
+    """A bundle's folder; copy it before changing it."""
     folder = tmp_path_factory.mktemp("bundle") / "saved"
     save_bundle(fitted.bundle, folder)
     return folder
@@ -121,7 +131,7 @@ def saved_bundle(fitted: FittedBundle, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture(scope="session")
 def undecided_bundle(backbone: Backbone, taxonomy: Taxonomy) -> Bundle:
-    """A bundle of random weights that on random vectors decides everything there is to decide."""
+    """A bundle of random weights that reaches every decision and level on random embeddings."""
     rng = np.random.default_rng(5)
     tree = ClassTree(taxonomy, CLASSES)
     head = LinearHead(
@@ -133,7 +143,7 @@ def undecided_bundle(backbone: Backbone, taxonomy: Taxonomy) -> Bundle:
 
 @pytest.fixture(scope="session")
 def photo_bytes() -> Callable[..., bytes]:
-    """Builds an encoded photo of random colours, another for every seed."""
+    """Builds an encoded photo of random colours from a seed."""
 
     def build(
         seed: int = 0, size: tuple[int, int] = (80, 72), form: str = "JPEG", **options: object
@@ -149,7 +159,7 @@ def photo_bytes() -> Callable[..., bytes]:
 
 @pytest.fixture(scope="session")
 def edit_json() -> Callable[..., None]:
-    """Changes a JSON file: `edit_json(path, lambda record: …)`, in place."""
+    """Changes a JSON file in place: `edit_json(path, lambda record: …)`."""
 
     def edit(path: Path, change: Callable[[dict[str, object]], object]) -> None:
         record = json.loads(path.read_text(encoding="utf-8"))
@@ -161,7 +171,7 @@ def edit_json() -> Callable[..., None]:
 
 @pytest.fixture(scope="session")
 def seal_weights(edit_json: Callable[..., None]) -> Callable[[Path], None]:
-    """Makes `backbone.json` of a folder agree with the weights that lie beside it."""
+    """Updates the digest in a folder's `backbone.json`."""
 
     def seal(folder: Path) -> None:
         digest = digest_file(folder / "weights.safetensors")
@@ -172,5 +182,18 @@ def seal_weights(edit_json: Callable[..., None]) -> Callable[[Path], None]:
 
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Photos for the tiny trainings of one test file, which may write beside it."""
+    """Photos for the tiny trainings of one test file."""
     return write_manifest(tmp_path_factory.mktemp("trainer") / "manifest")
+
+
+@pytest.fixture
+def folder(saved_bundle: Path, tmp_path: Path) -> Path:
+    """A copy of a bundle's folder, free to change."""
+    shutil.copytree(saved_bundle, tmp_path / "bundle")
+    return tmp_path / "bundle"
+
+
+@pytest.fixture
+def backbone_folder(backbone: Backbone, tmp_path: Path) -> Path:
+    save_backbone(backbone, tmp_path / "backbone")
+    return tmp_path / "backbone"

@@ -1,13 +1,37 @@
-"""Listings of a partition, and how the job is called in another process."""
+"""A partition's listings, published once for all tests, and the flags of the main job."""
 
+import shutil
 from pathlib import Path
+from typing import NamedTuple
 
+import pyarrow as pa
 import pytest
 
-from tests.spark.manifest_rows import DS, DrawPhoto, Rows, WriteManifest, row
+from tests.support.manifest_rows import (
+    BY_RUN,
+    DS,
+    Categorize,
+    DrawPhoto,
+    ReadCategories,
+    Rows,
+    WriteManifest,
+    row,
+)
 
 
-@pytest.fixture
+class Published(NamedTuple):
+    """A published partition, and the embedding store that its run has filled.
+
+    `table` has its rows without the columns that differ from run to run.
+    """
+
+    output: Path
+    store: Path
+    run: str
+    table: pa.Table
+
+
+@pytest.fixture(scope="session")
 def rows(draw_photo: DrawPhoto) -> Rows:
     """Twelve listings with two photos each."""
     names = ["warm/red", "warm/yellow", "cold/blue", "cold/green"]
@@ -18,7 +42,7 @@ def rows(draw_photo: DrawPhoto) -> Rows:
     ]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def listings(rows: Rows) -> list[str]:
     return sorted({row["listing_id"] for row in rows})
 
@@ -33,9 +57,35 @@ def output(tmp_path: Path) -> Path:
     return tmp_path / "categories"
 
 
+@pytest.fixture(scope="session")
+def published_once(
+    write_manifest: WriteManifest,
+    rows: Rows,
+    categorize: Categorize,
+    read_categories: ReadCategories,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Published:
+    folder = tmp_path_factory.mktemp("published")
+    output, store = folder / "categories", folder / "store"
+    manifest = write_manifest(folder / "manifest", rows)
+    report = categorize(manifest, output, "--embeddings", str(store))
+    assert report["photos_embedded"] == len(rows)
+    table = read_categories(output).drop_columns(BY_RUN)
+    return Published(output, store, report["run_id"], table)
+
+
+@pytest.fixture
+def published(published_once: Published, output: Path, tmp_path: Path) -> Published:
+    """The manifest's categories, published to `output` by an earlier run, and its store."""
+    store = tmp_path / "store"
+    shutil.copytree(published_once.output, output, symlinks=True)
+    shutil.copytree(published_once.store, store)
+    return published_once._replace(output=output, store=store)
+
+
 @pytest.fixture
 def flags(manifest: Path, output: Path, bundle_folder: Path, tracking_uri: str) -> list[str]:
-    """Of the job."""
+    """Flags of the job in another process."""
     options = {
         "manifest": manifest,
         "ds": DS,

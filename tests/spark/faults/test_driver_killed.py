@@ -1,4 +1,4 @@
-"""The job is killed at every step of its publishing, alone or with all that it started."""
+"""The driver is killed at every step of publishing, alone or with all its child processes."""
 
 import os
 import signal
@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from tests.spark.faults.processes import run_script
-from tests.spark.faults.watching import Watch
-from tests.spark.manifest_rows import DS, Categorize
+from tests.spark.faults.conftest import Published
+from tests.support.manifest_rows import DS, Categorize
+from tests.support.processes import fork_script
+from tests.support.watching import Watch
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
@@ -18,7 +19,8 @@ import os, signal, sys, threading, time
 from contextlib import suppress
 from pathlib import Path
 import psutil
-from jobs import categorize_listings as job, publish
+from jobs import categorize_listings as job
+from jobs.stages import publish
 
 def die(*args, **kwargs):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -34,7 +36,7 @@ def replace_and_die(path, target, replace=Path.replace):
     die()
 
 def when(written, end):
-    # Spark's tasks write below _temporary; what the run embeds on the way is in RUN_ID.work.
+    # Spark's tasks write below _temporary; what the run embeds on the way is in RUN_ID.work/photos.
     output = Path(sys.argv[sys.argv.index("--output") + 1])
     pattern = "_runs/*/*" + written + "/_temporary/0/_temporary/*/*.parquet"
     def wait():
@@ -49,8 +51,8 @@ sys.exit(job.main(sys.argv[1:]))
 
 STEPS = {
     "partition held": "job.ship_model = die",
-    "embedding": "when('.work', die)",
-    "embedding, with all": "when('.work', die_with_all)",
+    "embedding": "when('.work/photos', die)",
+    "embedding, with all": "when('.work/photos', die_with_all)",
     "embedded": "job.score_photos = die",
     "staging": "when('[0-9a-f]', die)",
     "staging, with all": "when('[0-9a-f]', die_with_all)",
@@ -62,51 +64,54 @@ STEPS = {
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_readers_see_one_run_whole_and_the_next_run_puts_all_right(
+def test_readers_see_one_run_whole_and_the_next_run_cleans_up(
     step: str,
     flags: list[str],
     manifest: Path,
-    output: Path,
+    published: Published,
     listings: list[str],
     categorize: Categorize,
+    tracking_uri: str,
     tmp_path: Path,
 ) -> None:
-    runs = output / "_runs" / f"ds={DS}"
-    published = output / f"ds={DS}"
-    before = categorize(manifest, output)["run_id"]
-    with Watch.over(published, listings) as watch:
-        killed = run_script(tmp_path, DIES.format(patch=STEPS[step]), *flags)
+    runs, link = published.output / "_runs" / f"ds={DS}", published.output / f"ds={DS}"
+    with Watch.over(link, listings) as watch:
+        killed = fork_script(tmp_path, DIES.format(patch=STEPS[step]), *flags)
         assert killed.returncode == -signal.SIGKILL, killed.stderr
         done = step == "link replaced"
-        assert (Path(os.path.realpath(published)).name != before) == done
-        left = Path(os.path.realpath(published)).name
-        after = categorize(manifest, output)["run_id"]
-    assert watch.runs == [before, *([left] if done else []), after]
-    # What the killed run left is gone; the one replaced stays for those who read it.
+        left = Path(os.path.realpath(link)).name
+        assert (left != published.run) == done
+        after = categorize(manifest, published.output)["run_id"]
+    assert watch.runs == [published.run, *([left] if done else []), after]
+    # The killed run's leftovers are gone; the replaced run stays for those who still read it.
     assert {path.name for path in runs.iterdir()} == {left, after}
+    client = MlflowClient(tracking_uri)
+    experiment = client.get_run(after).info.experiment_id
+    (_, last) = client.search_runs([experiment], order_by=["start_time DESC"], max_results=2)
+    assert last.info.status == "KILLED"
 
 
-def test_asked_to_end_it_leaves_all_in_order(
+def test_a_run_that_is_asked_to_end_cleans_up(
     flags: list[str],
     manifest: Path,
-    output: Path,
+    published: Published,
     listings: list[str],
     categorize: Categorize,
     tracking_uri: str,
     tmp_path: Path,
 ) -> None:
     """SIGTERM is what a scheduler sends first."""
-    before = categorize(manifest, output)["run_id"]
-    asked = "when('.work', lambda: os.kill(os.getpid(), signal.SIGTERM))"
-    with Watch.over(output / f"ds={DS}", listings) as watch:
-        ended = run_script(tmp_path, DIES.format(patch=asked), *flags)
+    asked = "when('.work/photos', lambda: os.kill(os.getpid(), signal.SIGTERM))"
+    with Watch.over(published.output / f"ds={DS}", listings) as watch:
+        ended = fork_script(tmp_path, DIES.format(patch=asked), *flags)
         client = MlflowClient(tracking_uri)
-        experiment = client.get_run(before).info.experiment_id
+        experiment = client.get_run(published.run).info.experiment_id
         (last, *_) = client.search_runs([experiment], order_by=["start_time DESC"])
-        after = categorize(manifest, output)["run_id"]
+        after = categorize(manifest, published.output)["run_id"]
     assert ended.returncode == 130, ended.stderr
     assert [line for line in ended.stderr.splitlines() if line.endswith("error: interrupted")]
     assert last.info.status == "KILLED"
-    assert watch.runs == [before, after]
-    # Tasks may have been writing still when the run tidied.
-    assert {path.name for path in (output / "_runs" / f"ds={DS}").iterdir()} == {before, after}
+    assert watch.runs == [published.run, after]
+    # Tasks may still have been writing when the run cleaned up.
+    runs = {path.name for path in (published.output / "_runs" / f"ds={DS}").iterdir()}
+    assert runs == {published.run, after}

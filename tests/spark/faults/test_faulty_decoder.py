@@ -1,4 +1,4 @@
-"""A photo that ends the process that decodes it costs itself, and no other photo."""
+"""A photo that kills the process that decodes it is rejected, and no other photo is."""
 
 import io
 import json
@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 from schemas.rejects import RejectReason
-from seer_model.backbone import random_backbone
-from seer_model.embedder import EmbeddedPhoto, PhotoEmbedder
-from seer_model.photo_source import PhotoSource
-from tests.spark.faults.processes import ROOT, command_of, run_script
-from tests.spark.manifest_rows import (
+from seer_model.backbones.backbone import random_backbone
+from seer_model.backbones.embedder import EmbeddedPhoto, PhotoEmbedder
+from seer_model.photos.source import PhotoSource
+from tests.spark.faults.conftest import Published
+from tests.support.manifest_rows import (
     BY_RUN,
     Categorize,
     DrawPhoto,
@@ -23,6 +23,8 @@ from tests.spark.manifest_rows import (
     WriteManifest,
     row,
 )
+from tests.support.paths import ROOT
+from tests.support.processes import command_of, run_script
 
 FAULTY = {"PYTHONPATH": f"{Path(__file__).parent / 'faulty_decoder'}:{ROOT}"}
 JOB = "import sys; from jobs.categorize_listings import main; sys.exit(main(sys.argv[1:]))"
@@ -48,12 +50,12 @@ def _faulty_children(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_faulty_children")
-def test_apart_only_the_photo_that_ends_the_process_is_rejected(
+def test_isolated_only_the_photo_that_kills_the_process_is_rejected(
     embedder: PhotoEmbedder, draw_photo: DrawPhoto
 ) -> None:
     good = [draw_photo("warm/red", seed) for seed in range(6)]
     mixed = [good[0], ENDS, ENDS, good[1], IS_KILLED, good[2], b"", *good[3:], ENDS]
-    embedded = list(embedder.embed((PhotoSource(None, data) for data in mixed), apart=True))
+    embedded = list(embedder.embed((PhotoSource(None, data) for data in mixed), isolated=True))
     assert [photo.reject_reason for photo in embedded] == [
         None,
         RejectReason.UNREADABLE,
@@ -69,20 +71,20 @@ def test_apart_only_the_photo_that_ends_the_process_is_rejected(
     assert vectors(embedded) == vectors(alone)
 
 
-def test_apart_a_process_that_does_not_start_is_no_photo_s_doing(
+def test_isolated_a_process_that_does_not_start_is_an_error(
     embedder: PhotoEmbedder, draw_photo: DrawPhoto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text("import os; os._exit(7)", encoding="utf-8")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(RuntimeError, match="ended with code 7"):
-        list(embedder.embed([PhotoSource(None, draw_photo("warm/red"))], apart=True))
+        list(embedder.embed([PhotoSource(None, draw_photo("warm/red"))], isolated=True))
 
 
 def vectors(embedded: list[EmbeddedPhoto]) -> list[bytes]:
     return [photo.vector.tobytes() for photo in embedded if photo.vector is not None]
 
 
-def test_apart_a_generator_that_is_closed_leaves_no_process(
+def test_isolated_a_closed_generator_leaves_no_process(
     embedder: PhotoEmbedder, draw_photo: DrawPhoto
 ) -> None:
     def children() -> set[int]:
@@ -91,7 +93,7 @@ def test_apart_a_generator_that_is_closed_leaves_no_process(
 
     before = children()
     photo = draw_photo("warm/red")
-    embedding = embedder.embed((PhotoSource(None, photo) for _ in range(10_000)), apart=True)
+    embedding = embedder.embed((PhotoSource(None, photo) for _ in range(10_000)), isolated=True)
     next(embedding)
     assert len(children() - before) == 1
     embedding.close()
@@ -104,31 +106,33 @@ def test_the_job_rejects_the_photo_and_keeps_the_others(
     rows: Rows,
     flags: list[str],
     manifest: Path,
-    output: Path,
+    published: Published,
     write_manifest: WriteManifest,
     categorize: Categorize,
     read_categories: ReadCategories,
     tmp_path: Path,
 ) -> None:
-    categorize(manifest, output)
-    expected = rows_by_listing(read_categories(output))
+    expected = rows_by_listing(published.table)
     faulty = [row(f"faulty {i}", image_bytes=ENDS) for i in range(3)]
     half = row(rows[0]["listing_id"], 2, image_bytes=ENDS)
     write_manifest(manifest, [*faulty[:1], *rows[:9], half, *faulty[1:], *rows[9:]])
     report = tmp_path / "report.json"
-    store = ["--embeddings", str(tmp_path / "store"), "--report", str(report)]
-    # What is known of a photo that ended a process is kept: it will not end another.
-    for embedded in (len(rows) + 4, 0):
-        done = run_script(tmp_path, JOB, *flags, *store, env=FAULTY)
-        assert done.returncode == 0, done.stderr
-        found = json.loads(report.read_text(encoding="utf-8"))
+    store = ["--embeddings", str(tmp_path / "fresh store")]
+    done = run_script(tmp_path, JOB, *flags, *store, "--report", str(report), env=FAULTY)
+    assert done.returncode == 0, done.stderr
+    first = json.loads(report.read_text(encoding="utf-8"))
+    table = read_categories(published.output).drop_columns(BY_RUN)
+    # The store keeps the reason for the photo that killed a process: it will not kill another.
+    again = categorize(manifest, published.output, *store)
+    assert read_categories(published.output).drop_columns(BY_RUN).equals(table)
+    for found, embedded in ((first, len(rows) + 4), (again, 0)):
         assert found["photos_embedded"] == embedded
         assert found["reject_reasons"] == {"unreadable": 3}
-        table = rows_by_listing(read_categories(output))
-        assert {table.pop(f"faulty {i}")["reject_reason"] for i in range(3)} == {"unreadable"}
-        of_half = {"images_rejected": 1, "image_rejects": [(2, "unreadable")]}
-        assert table == expected | {"listing 00": expected["listing 00"] | of_half}
+    found = rows_by_listing(table)
+    assert {found.pop(f"faulty {i}")["reject_reason"] for i in range(3)} == {"unreadable"}
+    of_half = {"images_rejected": 1, "image_rejects": [(2, "unreadable")]}
+    assert found == expected | {"listing 00": expected["listing 00"] | of_half}
 
 
 def rows_by_listing(table: pa.Table) -> dict[str, dict[str, object]]:
-    return {found["listing_id"]: found for found in table.drop_columns(BY_RUN).to_pylist()}
+    return {found["listing_id"]: found for found in table.to_pylist()}

@@ -1,4 +1,4 @@
-"""The disk that the job writes to is full."""
+"""The disk is full: the job fails, readers notice nothing, the next run is whole."""
 
 import os
 import shutil
@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.small_disks import mounted_disk
-from tests.spark.embedding_rows import error_line
-from tests.spark.faults.watching import Watch
-from tests.spark.manifest_rows import BY_RUN, DS, Categorize, ReadCategories
+from tests.spark.faults.conftest import Published
+from tests.support.embedding_rows import error_line
+from tests.support.manifest_rows import BY_RUN, DS, Categorize, ReadCategories
+from tests.support.small_disks import mounted_disk
+from tests.support.watching import Watch
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
@@ -22,39 +23,38 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         yield disk
 
 
-def fill(disk: Path, but: int) -> Path:
-    """Leave so many bytes."""
+def fill(disk: Path, left: int) -> Path:
+    """Fill the disk but for some bytes; returns the file that does."""
     ballast = disk / "ballast"
-    ballast.write_bytes(bytes(shutil.disk_usage(disk).free - but))
+    ballast.write_bytes(bytes(shutil.disk_usage(disk).free - left))
     return ballast
 
 
-@pytest.mark.parametrize("left", [0, 16384])
-def test_of_the_categories(
+def test_for_the_categories(
     small_disk: Path,
     manifest: Path,
     listings: list[str],
+    published: Published,
     categorize: Categorize,
     read_categories: ReadCategories,
     capsys: pytest.CaptureFixture[str],
-    left: int,
 ) -> None:
     output = small_disk / "categories"
-    before = categorize(manifest, output)["run_id"]
-    expected = read_categories(output).drop_columns(BY_RUN)
+    shutil.copytree(published.output, output, symlinks=True)
     with Watch.over(output / f"ds={DS}", listings) as watch:
-        ballast = fill(small_disk, left)
-        categorize(manifest, output, code=1)
-        assert os.strerror(ENOSPC) in error_line(capsys)
-        # Nothing of the run that failed takes room.
-        assert len(list((output / "_runs" / f"ds={DS}").iterdir())) == 1
-        ballast.unlink()
+        for left in (0, 16384):
+            ballast = fill(small_disk, left)
+            categorize(manifest, output, code=1)
+            assert os.strerror(ENOSPC) in error_line(capsys)
+            # The failed run leaves nothing.
+            assert len(list((output / "_runs" / f"ds={DS}").iterdir())) == 1
+            ballast.unlink()
         after = categorize(manifest, output)["run_id"]
-    assert watch.runs == [before, after]
-    assert read_categories(output).drop_columns(BY_RUN).equals(expected)
+    assert watch.runs == [published.run, after]
+    assert read_categories(output).drop_columns(BY_RUN).equals(published.table)
 
 
-def test_of_the_store(
+def test_for_the_store(
     small_disk: Path,
     manifest: Path,
     output: Path,

@@ -7,14 +7,8 @@ from pathlib import Path
 import pytest
 
 from schemas.categories import Decision
-from tests.spark.faults.photo_server import ALLOWED, PhotoHandler, photo_server
-from tests.spark.manifest_rows import (
-    Categorize,
-    DrawPhoto,
-    ReadCategories,
-    WriteManifest,
-    row,
-)
+from tests.support.manifest_rows import Categorize, DrawPhoto, ReadCategories, WriteManifest, row
+from tests.support.photo_server import ALLOWED, PhotoHandler, photo_server
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 

@@ -7,15 +7,16 @@ from pathlib import Path
 import pytest
 
 from benchmarks.workload import Workload
-from seer_model.backbone import random_backbone
-from tests.huge_photos import huge_photos
-from tests.spark.faults.processes import ROOT, run_script
-from tests.spark.manifest_rows import ReadCategories, WriteManifest, row
+from seer_model.backbones.backbone import random_backbone
+from tests.support.huge_photos import huge_photos
+from tests.support.manifest_rows import ReadCategories, WriteManifest, row
+from tests.support.paths import ROOT
+from tests.support.processes import run_script
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
 LIMIT_BYTES = 2_000_000_000
-PHOTOS = 50
+PHOTOS = 24
 
 # What Spark forks its Python workers from.
 DAEMON = """
@@ -63,7 +64,7 @@ def group() -> Iterator[MemoryGroup]:
     made.folder.rmdir()
 
 
-def test_fifty_of_them_are_categorized(
+def test_many_are_categorized_within_the_limit(
     group: MemoryGroup,
     write_manifest: WriteManifest,
     output: Path,

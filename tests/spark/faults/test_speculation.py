@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.spark.faults.photo_server import ALLOWED, PhotoHandler, photo_server
-from tests.spark.manifest_rows import ReadCategories, Rows, WriteManifest, row
-from tests.spark.standalone_cluster import TIMEOUT_S, Job, submit, worker
+from tests.support.manifest_rows import ReadCategories, Rows, WriteManifest, row
+from tests.support.photo_server import ALLOWED, PhotoHandler, photo_server
+from tests.support.standalone_cluster import TIMEOUT_S, Job, submit, worker
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
@@ -54,7 +54,8 @@ def test_a_task_that_runs_twice_counts_once(
         ]
         manifest = write_manifest(tmp_path / "served", served).as_uri()
         job = job._replace(arguments={**job.arguments, "--manifest": manifest})
-        submit(job.folder, package, master, CONF, *job.command, *ALLOWED)
+        log = submit(job.folder, package, master, CONF, *job.command, *ALLOWED)
+    assert f"embedding photos: {len(rows)} photos in " in log
     assert asked_again.is_set()
     assert asked["5.jpg"] == 2
     table = read_categories(Path(str(job.arguments["--output"])))

@@ -1,4 +1,4 @@
-"""Processes that compute are killed while they read a photo; the job goes on without them."""
+"""Workers, executors and drivers are killed while they read a photo."""
 
 import shutil
 import signal
@@ -9,10 +9,8 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.spark.faults.photo_server import ALLOWED, PhotoHandler, photo_server
-from tests.spark.faults.processes import command_of
-from tests.spark.faults.watching import Watch
-from tests.spark.manifest_rows import (
+from tests.spark.faults.conftest import Published
+from tests.support.manifest_rows import (
     BY_RUN,
     DS,
     Categorize,
@@ -21,30 +19,50 @@ from tests.spark.manifest_rows import (
     WriteManifest,
     row,
 )
-from tests.spark.standalone_cluster import JOB, Job, spark_submit, submit, worker
+from tests.support.photo_server import ALLOWED, PhotoHandler, photo_server
+from tests.support.processes import command_of
+from tests.support.standalone_cluster import JOB, Job, spark_submit, submit, worker
+from tests.support.watching import Watch
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
 
-def executor_of(process: psutil.Process) -> psutil.Process:
-    """The Java process that started a Python worker."""
-    (found,) = [
+Victims = Callable[[psutil.Process], list[psutil.Process]]
+"""Finds processes to kill, given the one that asks for a photo."""
+
+
+def worker_itself(client: psutil.Process) -> list[psutil.Process]:
+    return [client]
+
+
+def executor_of(client: psutil.Process) -> list[psutil.Process]:
+    """The Java process that started a Python worker, unless it is gone."""
+    return [
         parent
-        for parent in process.parents()
+        for parent in client.parents()
         if "CoarseGrainedExecutorBackend" in " ".join(command_of(parent))
     ]
-    return found
 
 
-def killing(*victims: Callable[[psutil.Process], psutil.Process]) -> Any:
-    """Kill, with the first request, what the client gives, and never answer it."""
+def executor_and_driver(client: psutil.Process) -> list[psutil.Process]:
+    """As `executor_of`, with the job's Python process, a child of these tests' spark-submit."""
+    drivers = [
+        process
+        for process in psutil.Process().children(recursive=True)
+        if str(JOB) in (command := command_of(process)) and "python" in command[0]
+    ]
+    return [*executor_of(client), *drivers]
+
+
+def killing(due: list[Victims]) -> Any:
+    """Kill what is due next, and never answer; serve the photo once nothing is due."""
 
     def behave(handler: PhotoHandler, photo: bytes, count: int) -> None:
-        if count > 1:
+        if not due:
             handler.serve(photo)
-            return
-        if (client := handler.client()) is not None:
-            for process in [victim(client) for victim in victims]:
+        elif (client := handler.client()) is not None and (victims := due[0](client)):
+            del due[0]
+            for process in victims:
                 process.kill()
 
     return behave
@@ -75,16 +93,14 @@ def served_manifest(
 
 def test_a_killed_python_worker_is_replaced(
     photos: dict[str, bytes],
-    manifest: Path,
     served_manifest: Callable[[str], Path],
-    output: Path,
+    published: Published,
     listings: list[str],
     categorize: Categorize,
     read_categories: ReadCategories,
 ) -> None:
-    first = categorize(manifest, output)["run_id"]
-    expected = read_categories(output).drop_columns(BY_RUN)
-    behaviours = {"5.jpg": killing(lambda client: client), "17.jpg": killing(lambda client: client)}
+    output = published.output
+    behaviours = {name: killing([worker_itself]) for name in ("5.jpg", "17.jpg")}
     with (
         Watch.over(output / f"ds={DS}", listings) as watch,
         photo_server(photos, behaviours) as (address, asked),
@@ -92,8 +108,8 @@ def test_a_killed_python_worker_is_replaced(
         second = categorize(served_manifest(address), output, *ALLOWED)
     assert min(asked["5.jpg"], asked["17.jpg"]) > 1
     assert second["photos_rejected"] == 0
-    assert watch.runs == [first, second["run_id"]]
-    assert read_categories(output).drop_columns(BY_RUN).equals(expected)
+    assert watch.runs == [published.run, second["run_id"]]
+    assert read_categories(output).drop_columns(BY_RUN).equals(published.table)
 
 
 @pytest.fixture
@@ -108,7 +124,7 @@ def cluster_job(job: Job, served_manifest: Callable[[str], Path]) -> Callable[[s
 CONF = {"spark.executor.memory": "512m", "spark.cores.max": 1}
 
 
-def test_a_killed_executor_is_replaced(
+def test_driver_and_executor_killed_together_and_then_an_executor(
     master: str,
     package: Path,
     cluster_job: Callable[[str], Job],
@@ -117,46 +133,23 @@ def test_a_killed_executor_is_replaced(
     read_categories: ReadCategories,
     tmp_path: Path,
 ) -> None:
+    due: list[Victims] = [executor_and_driver]
     with (
         worker(master, tmp_path / "worker", cores=1),
-        photo_server(photos, {"5.jpg": killing(executor_of)}) as (address, asked),
-    ):
-        job = cluster_job(address)
-        submit(job.folder, package, master, CONF, *job.command, *ALLOWED)
-    assert asked["5.jpg"] > 1
-    table = read_categories(Path(str(job.arguments["--output"])))
-    assert table["listing_id"].to_pylist() == listings
-    assert set(table["images_rejected"].to_pylist()) == {0}
-
-
-def test_driver_and_executor_killed_together(
-    master: str,
-    package: Path,
-    cluster_job: Callable[[str], Job],
-    photos: dict[str, bytes],
-    listings: list[str],
-    read_categories: ReadCategories,
-    tmp_path: Path,
-) -> None:
-    def driver(client: psutil.Process) -> psutil.Process:
-        (found,) = [
-            process
-            for process in psutil.Process().children(recursive=True)
-            if str(JOB) in (command := command_of(process)) and "python" in command[0]
-        ]
-        return found
-
-    with (
-        worker(master, tmp_path / "worker", cores=1),
-        photo_server(photos, {"5.jpg": killing(executor_of, driver)}) as (address, _),
+        photo_server(photos, {"5.jpg": killing(due)}) as (address, _),
     ):
         job = cluster_job(address)
         output = Path(str(job.arguments["--output"]))
         killed = spark_submit(job.folder, package, master, CONF, *job.command, *ALLOWED)
-        # What spark-submit says of a driver that was killed.
+        # The exit code of spark-submit whose driver was killed.
         assert killed.returncode == 128 + signal.SIGKILL, killed.stderr
         assert not (output / f"ds={DS}").exists()
         # The killed driver has left the model's archive.
         shutil.rmtree(job.folder / "scratch")
+        # The next run loses its executor, gets another, and goes on.
+        due.append(executor_of)
         submit(job.folder, package, master, CONF, *job.command, *ALLOWED)
-    assert read_categories(output)["listing_id"].to_pylist() == listings
+    assert due == []
+    table = read_categories(output)
+    assert table["listing_id"].to_pylist() == listings
+    assert set(table["images_rejected"].to_pylist()) == {0}

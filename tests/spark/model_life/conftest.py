@@ -1,14 +1,18 @@
-"""Labelled listings, a registry, and the drawn bundle as versions in it."""
+"""Labelled listings, and a registry with versions to evaluate and promote."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
-from seer_model import registry
-from seer_model.bundle import Bundle, save_bundle
-from seer_model.head import LinearHead
+from seer_model.categorizer.bundle import Bundle, save_bundle
+from seer_model.categorizer.head import LinearHead
+from seer_model.evaluation import record
+from seer_model.tracking import registration, runs
+from tests.support.tracking_database import new_database
 
 COLOURS = ("warm/red", "warm/yellow", "cold/blue", "cold/green")
 
@@ -19,7 +23,7 @@ def labelled(
     write_manifest: Callable[..., Path],
     draw_photo: Callable[..., bytes],
 ) -> Path:
-    """A manifest of labelled listings in train, in no split (train as well), and in test."""
+    """A manifest of labelled listings: in train, in no split (used for training too), in test."""
     rows = [
         {
             "listing_id": f"{split}-{colour}-{i}",
@@ -41,27 +45,43 @@ def hash_of(split: str | None) -> int:
     return {None: 100, "train": 200, "test": 300}[split]
 
 
-@pytest.fixture
-def database(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path / 'mlflow.db'}"
-
-
-@pytest.fixture
-def register(database: str, bundle_folder: Path) -> Callable[[str], str]:
-    """Registers the drawn bundle under a name, as train_head would."""
-
-    def run(name: str, folder: Path = bundle_folder) -> str:
-        registry.connect(database)
-        with registry.tracked_run("train_head", {}):
-            return registry.register_bundle(folder, name)
-
-    return run
-
-
 @pytest.fixture(scope="package")
 def blind_folder(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The drawn bundle with a head that sees nothing, so that it is right by chance."""
+    """The drawn bundle with a head of zeros, which is right by chance only."""
     folder = tmp_path_factory.mktemp("blind") / "bundle"
     head = LinearHead(bundle.head.weight * 0, bundle.head.bias * 0)
     save_bundle(replace(bundle, head=head), folder)
     return folder
+
+
+@pytest.fixture(scope="package")
+def registry_file(
+    blind_folder: Path, bundle_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A database in which `colours` has versions 1, the blind bundle, and 2 and 3, the drawn one.
+
+    Tests get copies of it; all of them share the files of these versions.
+    """
+    folder = tmp_path_factory.mktemp("registry")
+    runs.connect(new_database(folder))
+    with runs.tracked_run("train_head", {}):
+        assert registration.register_bundle(blind_folder, "colours") == "1"
+        assert registration.register_bundle(bundle_folder, "colours") == "2"
+    client = MlflowClient()
+    drawn = client.get_model_version("colours", "2")
+    third = client.create_model_version(
+        "colours", drawn.source, drawn.run_id, drawn.tags, model_id=drawn.model_id
+    )
+    assert str(third.version) == "3"
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def database(registry_file: Path, tmp_path: Path) -> str:
+    shutil.copyfile(registry_file, tmp_path / "mlflow.db")
+    return f"sqlite:///{tmp_path / 'mlflow.db'}"
+
+
+@pytest.fixture(autouse=True)
+def _short_speed_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record, "_SECONDS_OF_SPEED", 0.05)

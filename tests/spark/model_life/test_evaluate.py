@@ -1,7 +1,6 @@
-"""A challenger beside the champion: the same listings, the record, the page."""
+"""jobs.evaluate_challenger: both models on the same listings, the record, the page."""
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,10 @@ import pytest
 from pyspark.sql import SparkSession
 
 from jobs import evaluate_challenger
-from seer_model import registry
-from seer_model.bundle import Bundle, save_bundle
-from seer_model.head import LinearHead
-from seer_model.promotion import evaluation_of
+from seer_model.categorizer.bundle import Bundle, save_bundle
+from seer_model.categorizer.head import LinearHead
+from seer_model.tracking import registry, runs
+from seer_model.tracking.promotion import load_evaluation
 
 pytestmark = pytest.mark.spark
 
@@ -23,13 +22,10 @@ def test_both_are_measured_on_the_same_listings(
     spark: SparkSession,
     labelled: Path,
     bundle: Bundle,
-    blind_folder: Path,
-    register: Callable[..., str],
     database: str,
     tmp_path: Path,
     capsys: Any,
 ) -> None:
-    assert (register("colours", blind_folder), register("colours")) == ("1", "2")
     report, page = tmp_path / "report.json", tmp_path / "new" / "page.html"
     argv = ["--manifest", str(labelled), "--tracking-uri", database, "--splits", "test"]
     argv += ["--challenger", "models:/colours/2", "--champion", "models:/colours/1"]
@@ -40,8 +36,8 @@ def test_both_are_measured_on_the_same_listings(
     assert figures["challenger"]["top1"] > figures["champion"]["top1"] == 0.25
     assert "difference (95 % interval)" in capsys.readouterr().out
 
-    registry.connect(database)
-    record = evaluation_of(registry.version_tags("colours", "2"))
+    runs.connect(database)
+    record = load_evaluation(registry.version_tags("colours", "2"))
     assert record is not None
     assert record["run_id"] == figures["run_id"]
     assert record["challenger"]["bundle_digest"] == bundle.digest
@@ -54,6 +50,7 @@ def test_both_are_measured_on_the_same_listings(
         run_id=figures["run_id"], artifact_path="evaluation.html"
     )
     assert Path(logged).read_text(encoding="utf-8") == page.read_text(encoding="utf-8")
+    assert '<img alt="test-' in page.read_text(encoding="utf-8")
     metrics = mlflow.get_run(figures["run_id"]).data.metrics
     assert metrics["champion_top1"] == 0.25
 
@@ -84,9 +81,9 @@ def test_another_taxonomy_is_compared_by_category(
     argv = ["--manifest", str(labelled), "--tracking-uri", database, "--report", str(report)]
     argv += ["--challenger", str(tmp_path / "smaller"), "--champion", str(tmp_path / "whole")]
     assert evaluate_challenger.main(argv) == 0
-    registry.connect(database)
+    runs.connect(database)
     run = json.loads(report.read_text(encoding="utf-8"))["run_id"]
-    record = evaluation_of({"evaluation_run": run})
+    record = load_evaluation({"evaluation_run": run})
     assert record is not None
     assert record["missing_categories"] == ["cold/green"]
     assert record["challenger"]["figures"]["known"] == 0.75

@@ -1,4 +1,4 @@
-"""Which version is the champion: gates, refusals, rollback, and two promotions at once."""
+"""jobs.promote_challenger: gates, refusals, rollback, and two promotions at once."""
 
 import json
 import subprocess
@@ -13,19 +13,20 @@ import pytest
 from pyspark.sql import SparkSession
 
 from jobs import evaluate_challenger, promote_challenger
-from seer_model import promotion, registry
-from seer_model.bundle import Bundle, save_bundle
-from seer_model.promotion import promotion_lock
+from seer_model.categorizer.bundle import Bundle, save_bundle
+from seer_model.tracking import promotion, registration, registry, runs
+from seer_model.tracking.promotion import promotion_lock
+from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.spark
 
 
 @pytest.fixture
 def gates(tmp_path: Path) -> Path:
-    """The package's gates for the sixteen listings that there are."""
-    text = Path(promote_challenger.__file__).with_name("promotion_gates.toml").read_text("utf-8")
-    for demanded, here in (("200", "16"), ("50", "8"), ("max_error = 0.1", "max_error = 0.6")):
-        text = text.replace(demanded, here)
+    """The package's gates, scaled down to sixteen listings."""
+    text = (ROOT / "seer_model/evaluation/gates.toml").read_text("utf-8")
+    for required, here in (("200", "16"), ("50", "8"), ("max_error = 0.1", "max_error = 0.6")):
+        text = text.replace(required, here)
     path = tmp_path / "gates.toml"
     path.write_text(text, encoding="utf-8")
     return path
@@ -33,8 +34,8 @@ def gates(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def promote(database: str, gates: Path) -> Callable[..., int]:
-    def run(*flags: str) -> int:
-        argv = ["--model-name", "colours", "--tracking-uri", database]
+    def run(*flags: str, name: str = "colours") -> int:
+        argv = ["--model-name", name, "--tracking-uri", database]
         return promote_challenger.main([*argv, "--gates", str(gates), *flags])
 
     return run
@@ -52,21 +53,18 @@ def evaluate(labelled: Path, database: str) -> Callable[[str, str], None]:
 
 
 def champion(database: str) -> str | None:
-    registry.connect(database)
+    runs.connect(database)
     return registry.aliased_version("colours", "champion")
 
 
 def test_the_better_challenger_wins_and_rollback_brings_the_old_one_back(
     spark: SparkSession,
-    blind_folder: Path,
-    register: Callable[..., str],
     promote: Callable[..., int],
     evaluate: Callable[[str, str], None],
     database: str,
     tmp_path: Path,
     capsys: Any,
 ) -> None:
-    assert (register("colours", blind_folder), register("colours")) == ("1", "2")
     assert promote("--version", "1") == 0
     assert champion(database) == "1"
 
@@ -108,16 +106,11 @@ def test_the_better_challenger_wins_and_rollback_brings_the_old_one_back(
 @pytest.mark.slow
 def test_two_promotions_at_once_do_not_both_win(
     spark: SparkSession,
-    blind_folder: Path,
-    register: Callable[..., str],
     promote: Callable[..., int],
     evaluate: Callable[[str, str], None],
     database: str,
     gates: Path,
 ) -> None:
-    register("colours", blind_folder)
-    for version in ("2", "3"):
-        assert register("colours") == version
     assert promote("--version", "1") == 0
     for version in ("2", "3"):
         evaluate(version, "1")
@@ -135,18 +128,16 @@ def test_two_promotions_at_once_do_not_both_win(
     [loser] = [version for version, code in codes.items() if code in (4, 5)]
     assert champion(database) == winner
     message = said[loser][1].splitlines()[-1]
-    assert "is promoting" in message or f"against colours/1, demanded: colours/{loser}" in message
+    assert "is promoting" in message or f"against colours/1, required: colours/{loser}" in message
 
 
 def test_a_promotion_under_way_keeps_others_out(
-    bundle_folder: Path,
-    register: Callable[..., str],
     promote: Callable[..., int],
     database: str,
     capsys: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    register("colours")
+    runs.connect(database)
     with promotion_lock("colours"):
         assert promote("--version", "1") == 5
         assert "is promoting" in capsys.readouterr().err
@@ -155,7 +146,7 @@ def test_a_promotion_under_way_keeps_others_out(
     with pytest.raises(mlflow.MlflowException):
         mlflow.MlflowClient().get_registered_model("colours.promoting")
 
-    # Its process died: the lock is there, and counts for a while only.
+    # A lock of a dead process expires.
     mlflow.MlflowClient().create_registered_model("colours.promoting", {"owner": "a dead process"})
     assert promote("--version", "1") == 5
     assert "a dead process" in capsys.readouterr().err
@@ -165,7 +156,6 @@ def test_a_promotion_under_way_keeps_others_out(
 
 def test_a_licence_that_may_forbid_commerce_must_be_acknowledged(
     bundle: Bundle,
-    register: Callable[..., str],
     promote: Callable[..., int],
     database: str,
     tmp_path: Path,
@@ -173,13 +163,15 @@ def test_a_licence_that_may_forbid_commerce_must_be_acknowledged(
 ) -> None:
     backbone = replace(bundle.backbone, licence="seer-license")
     save_bundle(replace(bundle, backbone=backbone), tmp_path / "restricted")
-    register("colours", tmp_path / "restricted")
-    assert promote("--version", "1") == 4
-    assert "licence: seer-license, demanded: allows commercial use" in capsys.readouterr().err
+    runs.connect(database)
+    with runs.tracked_run("train_head", {}):
+        version = registration.register_bundle(tmp_path / "restricted", "colours")
+    assert promote("--version", version) == 4
+    assert "licence: seer-license, required: allows commercial use" in capsys.readouterr().err
     assert champion(database) is None
-    assert promote("--version", "1", "--acknowledge-licence") == 0
-    assert champion(database) == "1"
-    record = json.loads(registry.version_tags("colours", "1")["promotion"])
+    assert promote("--version", version, "--acknowledge-licence") == 0
+    assert champion(database) == version
+    record = json.loads(registry.version_tags("colours", version)["promotion"])
     assert record["licence_acknowledged"]
 
 
@@ -188,8 +180,8 @@ def test_a_licence_that_may_forbid_commerce_must_be_acknowledged(
     [
         ([], "either --version N or --rollback"),
         (["--version", "1", "--rollback"], "either --version N or --rollback"),
-        (["--version", "9"], "models:/colours"),
-        (["--rollback"], "models:/colours"),
+        (["--version", "9"], "models:/colours/9"),
+        (["--rollback"], "models:/colours: no @previous"),
         (["--version", "1", "--gates", "none.toml"], "--gates none.toml"),
     ],
 )
@@ -200,10 +192,15 @@ def test_what_cannot_be_promoted(
     assert message in capsys.readouterr().err
 
 
-def test_nothing_to_go_back_to(
-    register: Callable[..., str], promote: Callable[..., int], capsys: Any
+@pytest.mark.parametrize("flags", [["--version", "1"], ["--rollback"]])
+def test_no_such_model(promote: Callable[..., int], capsys: Any, flags: list[str]) -> None:
+    assert promote(*flags, name="shapes") == 2
+    assert "models:/shapes" in capsys.readouterr().err
+
+
+def test_the_only_champion_has_nothing_to_roll_back_to(
+    promote: Callable[..., int], capsys: Any
 ) -> None:
-    register("colours")
     assert promote("--version", "1") == 0
     assert promote("--rollback") == 2
-    assert "no @previous to go back to" in capsys.readouterr().err
+    assert "no @previous to roll back to" in capsys.readouterr().err

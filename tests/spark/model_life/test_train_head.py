@@ -1,16 +1,18 @@
-"""Training a head, fine-tuning, and what stops them."""
+"""jobs.train_head: training, fine-tuning, a damaged store, refusals."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow import MlflowClient
 from pyspark.sql import SparkSession
 
 from jobs import train_head
-from seer_model import registry
-from seer_model.backbone import random_backbone
-from seer_model.bundle import load_bundle
+from schemas.errors import SettingsError
+from seer_model.backbones.backbone import random_backbone
+from seer_model.categorizer.bundle import load_bundle
+from seer_model.tracking import registry, runs
 
 pytestmark = pytest.mark.spark
 TAXONOMY = (
@@ -23,48 +25,36 @@ COLOURS = ("warm/red", "warm/yellow", "cold/blue", "cold/green")
 def test_train_head_registers_what_the_job_can_load(
     spark: SparkSession, labelled: Path, tmp_path: Path, database: str
 ) -> None:
-    tree, report = tmp_path / "tree.csv", tmp_path / "report.json"
+    tree, report, store = (tmp_path / name for name in ("tree.csv", "report.json", "store"))
     tree.write_text(TAXONOMY, encoding="utf-8")
     argv = ["--manifest", str(labelled), "--taxonomy", str(tree), "--tracking-uri", database]
-    argv += ["--backbone", "timm:regnety_002", "--registered-name", "colours"]
-    assert train_head.main([*argv, "--report", str(report)]) == 0
+    argv += ["--backbone", "timm:regnety_002", "--registered-name", "trained"]
+    argv += ["--embeddings", str(store), "--report", str(report)]
+    assert train_head.main(argv) == 0
     figures = json.loads(report.read_text(encoding="utf-8"))
     assert figures["version"] == "1"
     # Listings without a split are learned from, and some of all are held out for calibration.
     assert figures["train_photos"] + figures["val_photos"] == 12 * len(COLOURS)
     assert figures["val_photos"] > 0
-    registry.connect(database)
-    resolved = registry.resolve_bundle("models:/colours/1")
+    runs.connect(database)
+    resolved = registry.resolve_bundle("models:/trained/1")
     assert resolved.bundle.digest == figures["bundle_digest"]
     assert resolved.bundle.tree.classes == tuple(sorted(COLOURS))
-    assert registry.resolve_backbone("models:/colours/1").digest == resolved.bundle.backbone.digest
+    assert registry.resolve_backbone("models:/trained/1").digest == resolved.bundle.backbone.digest
 
-    output = tmp_path / "bundle"
-    assert train_head.main([*argv, "--output", str(output)]) == 0
-    again = load_bundle(output)
-    assert (again.head.weight == resolved.bundle.head.weight).all()
-    assert again.training["fingerprint"] == resolved.bundle.training["fingerprint"]
-    with pytest.raises(registry.SettingsError):
-        registry.resolve_bundle("models:/colours/2")
-
-
-def test_photos_of_a_damaged_store_are_embedded_again(
-    spark: SparkSession, labelled: Path, tmp_path: Path, database: str
-) -> None:
-    tree, report, store = (tmp_path / name for name in ("tree.csv", "report.json", "store"))
-    tree.write_text(TAXONOMY, encoding="utf-8")
-    argv = ["--manifest", str(labelled), "--taxonomy", str(tree), "--tracking-uri", database]
-    argv += ["--backbone", "timm:regnety_002", "--embeddings", str(store)]
-    argv += ["--report", str(report), "--output"]
-    assert train_head.main([*argv, str(tmp_path / "before")]) == 0
+    # Photos of a damaged store are embedded again.
     hurt = max(store.rglob("run=*/*.parquet"), key=lambda file: file.stat().st_size)
     hurt.write_bytes(hurt.read_bytes()[:-100])
-    assert train_head.main([*argv, str(tmp_path / "after")]) == 0
+    output = tmp_path / "bundle"
+    assert train_head.main([*argv, "--output", str(output)]) == 0
     figures = json.loads(report.read_text(encoding="utf-8"))
     assert figures["store_files_damaged"] == 1
     assert figures["photos_embedded"] > 0
-    heads = [load_bundle(tmp_path / name).head.weight for name in ("before", "after")]
-    assert (heads[0] == heads[1]).all()
+    again = load_bundle(output)
+    assert (again.head.weight == resolved.bundle.head.weight).all()
+    assert again.training["fingerprint"] == resolved.bundle.training["fingerprint"]
+    with pytest.raises(SettingsError):
+        registry.resolve_bundle("models:/trained/2")
 
 
 def test_fine_tuning_makes_a_backbone_of_its_own(
@@ -82,6 +72,11 @@ def test_fine_tuning_makes_a_backbone_of_its_own(
     # Those that calibrate were not trained on.
     assert f"fine-tuned on {figures['train_photos']} labelled photos" in tuned.origin
     assert figures["photos_embedded"] == figures["train_photos"] + figures["val_photos"]
+    client = MlflowClient(database)
+    curve = client.get_metric_history(figures["run_id"], "finetune_loss")
+    assert [point.step for point in curve] == [1, 2]
+    logged = {file.path for file in client.list_artifacts(figures["run_id"])}
+    assert {"reliability.png", "precision_by_coverage.png"} <= logged
 
 
 def test_an_unknown_label_stops_the_training(

@@ -1,0 +1,1 @@
+"""The demo: sample listings through the real jobs, and what came of them."""

@@ -1,0 +1,129 @@
+"""The Spark session of a job: the one of spark-submit, or a local one that is quiet."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from pyspark import SparkConf, SparkContext
+from pyspark.java_gateway import launch_gateway
+from pyspark.sql import DataFrameReader, SparkSession
+
+from seer_model.processes import scratch_folder
+
+__all__ = ["local_uri", "parquet_reader", "start_session"]
+
+_DEFAULTS = {
+    # Workers must run this interpreter and keep the model between tasks.
+    "spark.python.worker.reuse": "true",
+    # Batches are bounded by bytes as well: a photo in the manifest may be megabytes.
+    "spark.sql.execution.arrow.maxRecordsPerBatch": "256",
+    "spark.sql.execution.arrow.maxBytesPerBatch": str(64 << 20),
+    "spark.sql.session.timeZone": "UTC",
+    # Columns are those of the contract to the letter, whatever else a file holds.
+    "spark.sql.caseSensitive": "true",
+    # A flipped bit in a file is an error then, not another embedding or listing.
+    "spark.hadoop.parquet.page.verify-checksum.enabled": "true",
+    # Rebalances skewed and tiny shuffle partitions at run time.
+    "spark.sql.adaptive.enabled": "true",
+    "spark.ui.showConsoleProgress": "false",
+}
+# Attempts at a task, the default of a cluster's spark.task.maxFailures: a photo may kill the
+# process that decodes it, and only the next attempt knows which photo to reject.
+_ATTEMPTS = 4
+_LOCAL_DEFAULTS = {
+    "spark.driver.memory": "4g",
+    "spark.driver.bindAddress": "127.0.0.1",
+    "spark.driver.host": "127.0.0.1",
+    "spark.ui.enabled": "false",
+    "spark.sql.shuffle.partitions": "8",
+}
+_LOG4J = Path(__file__).with_name("log4j2.properties")
+# The JVM prints this at every start, before log4j runs, and has no option to turn it off.
+_NOISE = "^WARNING: Using incubator modules: jdk.incubator.vector$"
+
+
+def start_session(name: str) -> SparkSession:
+    """Return spark-submit's session where there is one, else start a local one.
+
+    Settings and logging of spark-submit, from its flags and its configuration files, are kept;
+    what they leave open gets defaults that suit photos. A local session runs on all cores, or on
+    those of Spark's own variable `MASTER` (`local[2]`), logs errors only, and tries a task as
+    often as a cluster does unless told otherwise (`local[2,1]`).
+    """
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+    by_submit = "PYSPARK_GATEWAY_PORT" in os.environ
+    if by_submit:
+        # Under spark-submit the settings are in the JVM that runs already. A JVM that an earlier
+        # session here started would give that session's.
+        SparkContext._ensure_initialized()
+    submitted = SparkConf(loadDefaults=by_submit)
+    defaults = dict(_DEFAULTS)
+    master = submitted.get("spark.master")
+    if master is None:
+        os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+        master = os.environ.get("MASTER", "local[*]")
+        defaults |= _LOCAL_DEFAULTS
+        # Where the next run removes what a killed one leaves.
+        defaults["spark.local.dir"] = str(scratch_folder() / "spark")
+    if not by_submit and _LOG4J.is_file():  # In a zip it is none.
+        # Options in spark.driver.extraJavaOptions come later, and so may name another file.
+        option = f"-Dlog4j2.configurationFile={_LOG4J.as_uri()}"
+        defaults["spark.driver.defaultJavaOptions"] = option
+    if local := re.fullmatch(r"local(?:\[([^,\]]+)\])?", master):
+        master = f"local[{local[1] or 1},{_ATTEMPTS}]"
+    settings = {"spark.app.name": name, "spark.master": master} | {
+        key: value for key, value in defaults.items() if not submitted.contains(key)
+    }
+    if not by_submit and SparkContext._gateway is None:
+        _start_jvm(settings)
+    builder = SparkSession.builder
+    for key, value in settings.items():
+        builder = builder.config(key, value)
+    session: SparkSession = builder.getOrCreate()
+    if not by_submit:
+        session.sparkContext.setLogLevel("ERROR")
+    return session
+
+
+def _start_jvm(settings: dict[str, str]) -> None:
+    """Start Spark's JVM, with what it writes to standard error passed on but for `_NOISE`."""
+    grep = shutil.which("grep")
+    if grep is None:
+        return  # Spark will start it, noise included.
+    # Ctrl-C must not end this before the JVM: hence a session of its own.
+    quiet = subprocess.Popen(  # noqa: S603
+        [grep, "--line-buffered", "-v", _NOISE],
+        stdin=subprocess.PIPE,
+        stdout=2,
+        start_new_session=True,
+    )
+    assert quiet.stdin is not None  # noqa: S101
+    conf = SparkConf(loadDefaults=False).setAll(list(settings.items()))
+    gateway = launch_gateway(conf, {"stderr": quiet.stdin})  # type: ignore[no-untyped-call]
+    quiet.stdin.close()  # The JVM holds the other end, and the filter ends with it.
+    gateway.stderr_filter = quiet  # Kept, or Python warns of a process that still runs.
+    SparkContext._ensure_initialized(gateway=gateway)
+
+
+def local_uri(path: Path) -> str:
+    """Return a path as a `file:` address: without a scheme it is on the cluster's file system.
+
+    Hadoop takes what follows the scheme literally, so unlike `Path.as_uri` this escapes nothing.
+    """
+    return f"file://{path.absolute()}"
+
+
+def parquet_reader(spark: SparkSession) -> DataFrameReader:
+    """Return a reader that takes paths literally, and fails at files it cannot read.
+
+    Else Spark takes `[`, `{`, `?` and `*` in a path for patterns, fails at a colon beside it, and
+    skips damaged files where the cluster's configuration says so.
+    """
+    return (
+        spark.read.option("__globPaths__", False)
+        .option("ignoreCorruptFiles", False)
+        .option("ignoreMissingFiles", False)
+    )

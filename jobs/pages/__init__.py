@@ -1,0 +1,1 @@
+"""Pages and pictures that jobs write for people: HTML pages and contact sheets."""

@@ -1,0 +1,133 @@
+"""The evaluation page: challenger and champion side by side, as one self-contained HTML file."""
+
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jinja2 import Environment, PackageLoader
+
+from jobs.pages.evaluation_plots import draw_plots
+from seer_model.evaluation.comparison import Confusion
+from seer_model.evaluation.record import SMALL_SLICE
+
+__all__ = ["FIGURES", "Mistake", "evaluation_page"]
+
+# The most rows of a table; the record has all.
+_SLICES = 50
+_CATEGORIES = 200
+_MISSING = 20
+
+FIGURES = {
+    "top1": "the best class is the label",
+    "top5": "the label is among the best five",
+    "parent": "the best class has the label's parent",
+    "coverage": "listings that were assigned a category",
+    "precision": "of the assigned, the category is the label or an ancestor of it",
+    "assigned_leaf": "of the assigned, the category is a class, not an ancestor",
+    "coverage_at_target": "what one threshold could assign at the challenger's target precision",
+    "hierarchical_precision": "categories on the assigned paths that are on the labels' paths",
+    "hierarchical_recall": "categories on the labels' paths that are on the assigned paths",
+    "calibration_error": "expected difference between a score and the share right at that score",
+    "known": "the label is one of the model's classes",
+}
+"""The figures shown, in order, with their meaning."""
+
+_LESS_IS_BETTER = {"calibration_error"}
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A listing whose best class is wrong.
+
+    Attributes:
+        listing_id: Its id.
+        score: The score of the wrong class.
+        photo: A small photo of it, as JPEG.
+    """
+
+    listing_id: str
+    score: float
+    photo: bytes
+
+    @property
+    def image(self) -> str:
+        """The photo as a `data:` URI."""
+        return "data:image/jpeg;base64," + b64encode(self.photo).decode("ascii")
+
+
+def evaluation_page(
+    evaluation: Mapping[str, Any],
+    confusions: Sequence[tuple[Confusion, Sequence[Mistake]]] = (),
+) -> str:
+    """Render a self-contained page; all names are escaped, and its policy lets it load nothing.
+
+    Args:
+        evaluation: As `seer_model.evaluation.record.evaluation_record` returns it.
+        confusions: The worst ones, each with examples.
+    """
+    environment = Environment(
+        loader=PackageLoader("jobs.pages", ""),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("evaluation.html.jinja").render(
+        e=evaluation,
+        rows=_rows(evaluation),
+        verdict=_verdict(evaluation),
+        plots=draw_plots(evaluation),
+        slices=_slices(evaluation),
+        confusions=confusions,
+        most={"slices": _SLICES, "categories": _CATEGORIES, "missing": _MISSING},
+    )
+
+
+def _slices(evaluation: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The slices, the small ones of a name as one row."""
+    pooled: list[Mapping[str, Any]] = evaluation["pooled_slices"]
+    names = {group["group"].partition(":")[0] for group in pooled}
+    shown = [
+        group
+        for group in evaluation["slices"]
+        if group["listings"] >= SMALL_SLICE or group["group"].partition("=")[0] not in names
+    ]
+    return sorted(shown, key=lambda group: -group["listings"]) + pooled
+
+
+def _rows(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
+    champion = evaluation["champion"]
+    figures = evaluation["challenger"]["figures"]
+    levels = {
+        name: f"of labels that deep, the best class is right at level {name.removeprefix('level_')}"
+        for name in figures
+        if name.startswith("level_")
+    }
+    return [
+        {
+            "label": name.replace("_", " ").replace("top", "top-"),
+            "challenger": figures.get(name),
+            "champion": champion and champion["figures"].get(name),
+            "difference": evaluation["differences"].get(name),
+            "more_is_better": name not in _LESS_IS_BETTER,
+            "meaning": meaning,
+        }
+        for name, meaning in (FIGURES | levels).items()
+    ]
+
+
+def _verdict(evaluation: Mapping[str, Any]) -> str:
+    top1 = evaluation["challenger"]["figures"]["top1"]
+    if not evaluation["champion"]:
+        return f"Top-1 is {top1:.3f}; there is no champion to compare with."
+    difference = evaluation["differences"]["top1"]
+    comparison = (
+        f"top-1 is {top1:.3f} against the champion's "
+        f"{evaluation['champion']['figures']['top1']:.3f}, {difference['value']:+.3f} "
+        f"({difference['low']:+.3f} to {difference['high']:+.3f})."
+    )
+    if difference["low"] > 0:
+        return f"The challenger is better: {comparison}"
+    if difference["high"] < 0:
+        return f"The challenger is worse: {comparison}"
+    return f"No difference beyond noise: {comparison}"

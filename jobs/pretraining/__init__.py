@@ -1,0 +1,1 @@
+"""Pretraining as a job: settings, training in one or several processes, probe and contact sheet."""

@@ -1,0 +1,121 @@
+"""Compare a day's categories and scores with those of the last day published before it."""
+
+import json
+import logging
+from collections import Counter
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from pyspark.sql import SparkSession
+from pyspark.sql import functions as F  # noqa: N812
+
+from jobs.command.session import local_uri, parquet_reader
+from jobs.pages.drift import drift_page
+from seer_model.evaluation.drift import DISTRIBUTIONS, SCORE_BINS, DayCounts, compare_days
+from seer_model.tracking import runs
+
+__all__ = ["drift_figures"]
+
+log = logging.getLogger(__name__)
+
+
+def drift_figures(spark: SparkSession, output: Path, ds: str, bound: float) -> dict[str, Any]:
+    """Compare a day just published with the last one before it; warn of drift, and never raise.
+
+    Logs `drift.json` and `drift.html` to the current run.
+
+    Args:
+        spark: The session.
+        output: The categories' folder.
+        ds: The day.
+        bound: Warn of a population stability index above it.
+
+    Returns:
+        For the report: `compared_with`, the earlier day, or None if there is none; `beyond`, the
+        distributions whose index is above the bound; the measures by name, such as `category_psi`
+        (see `Drift`); `other_model`, the earlier day's model if it was another. If the comparison
+        failed, only `problem`.
+    """
+    try:
+        earlier = _day_before(output, ds)
+        if earlier is None:
+            log.info("drift: no day before %s is published; nothing to compare with", ds)
+            return {"compared_with": None}
+        drift = compare_days(_count(spark, output, earlier), _count(spark, output, ds))
+        runs.log_text(json.dumps(drift, indent=1), "drift.json")
+        runs.log_text(drift_page(drift, bound), "drift.html")
+    except Exception as error:
+        problem = runs.one_line(error)
+        log.warning("drift of %s not measured: %s", ds, problem)
+        return {"problem": problem}
+    measures = {name: found for name, found in drift["measures"].items() if found}
+    beyond = [name for name, found in measures.items() if found["psi"] > bound]
+    changed = drift["before"]["model"] != drift["after"]["model"]
+    if beyond:
+        _warn(drift, beyond, bound, changed=changed)
+    return {
+        "compared_with": earlier,
+        "beyond": beyond,
+        **({"other_model": drift["before"]["model"]} if changed else {}),
+        **{
+            f"{name}_{measure}": round(value, 4)
+            for name, found in measures.items()
+            for measure, value in found.items()
+            if value is not None and measure != "psi_with_chance"
+        },
+    }
+
+
+def _day_before(output: Path, ds: str) -> str | None:
+    days = [path.name.removeprefix("ds=") for path in output.glob("ds=*") if path.exists()]
+    return max((day for day in days if _is_date(day) and day < ds), default=None)
+
+
+def _is_date(text: str) -> bool:
+    try:
+        return date.fromisoformat(text).isoformat() == text
+    except ValueError:
+        return False
+
+
+def _count(spark: SparkSession, output: Path, ds: str) -> DayCounts:
+    # Resolve the link once, so that a run publishing meanwhile is not mixed in.
+    rows = parquet_reader(spark).parquet(local_uri((output / f"ds={ds}").resolve()))
+    score = F.col("score").cast("double")
+    # Without `when`, a null score would land in the last bin: `least` ignores nulls.
+    bins = F.when(score.isNotNull(), F.least(F.floor(score * SCORE_BINS), F.lit(SCORE_BINS - 1)))
+    groups = (
+        rows.groupBy(
+            F.col("category_id").alias("category"),
+            F.array_join("category_path", " > ").alias("path"),
+            F.get("category_path", F.lit(0)).alias("top_level"),
+            "decision",
+            "reject_reason",
+            bins.cast("int").alias("score"),
+            "model_name",
+            "model_version",
+            "taxonomy_version",
+        )
+        .count()
+        .toArrow()
+        .to_pylist()
+    )
+    counts: dict[str, Counter[Any]] = {name: Counter() for name in DISTRIBUTIONS}
+    for group in groups:
+        for name in DISTRIBUTIONS:
+            if group[name] is not None:
+                counts[name][group[name]] += group["count"]
+    return DayCounts(
+        ds,
+        ", ".join(sorted({f"{g['model_name']} version {g['model_version']}" for g in groups})),
+        ", ".join(sorted({g["taxonomy_version"] for g in groups})),
+        counts,
+        {group["category"]: group["path"] for group in groups},
+    )
+
+
+def _warn(drift: dict[str, Any], beyond: list[str], bound: float, *, changed: bool) -> None:
+    found = ", ".join(f"{name} {drift['measures'][name]['psi']:.2f}" for name in beyond)
+    cause = f"; the model changed: it was {drift['before']['model']}" if changed else ""
+    log.warning("drift since %s: PSI above %g of %s%s", drift["before"]["ds"], bound, found, cause)

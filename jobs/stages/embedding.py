@@ -1,0 +1,184 @@
+"""Embed the photos of a manifest on Spark; the embedding store spares those it has."""
+
+import logging
+import math
+import shutil
+import tempfile
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+from pyspark.sql import Column, DataFrame
+from pyspark.sql import functions as F  # noqa: N812
+from pyspark.sql.pandas.types import from_arrow_schema
+
+from jobs.command.progress import show_count, show_progress
+from jobs.command.session import local_uri, parquet_reader
+from jobs.stages.embedding_store import EmbeddingStore, hold_store
+from jobs.stages.photo_count import PhotoCount
+from jobs.stages.worker import is_retry, load_embedder, task_device
+from schemas.rejects import RejectReason
+from seer_model.backbones.embedder import EmbeddedPhoto
+from seer_model.photos.limits import PhotoLimits
+from seer_model.photos.source import PhotoSource
+
+__all__ = ["EmbeddedPhotos", "embed_photos", "scratch_folder"]
+
+log = logging.getLogger(__name__)
+
+_PHOTOS_PER_TASK = 1024
+_INPUT: pa.Schema = pa.schema(
+    [
+        ("listing_id", pa.string()),
+        ("image_index", pa.int32()),
+        ("category_id", pa.string()),
+        ("split", pa.string()),
+        ("photo_key", pa.string()),
+        ("keyed_by_content", pa.bool_()),
+        ("storable", pa.bool_()),
+    ]
+)
+_SOURCE = ("image_uri", "image_bytes", "image_key")
+_ADDED: pa.Schema = pa.schema(
+    [("vector", pa.binary()), ("reject_reason", pa.string()), ("device", pa.string())]
+)
+_OUTPUT: pa.Schema = pa.schema([*_INPUT, *_ADDED])
+
+
+@dataclass(frozen=True)
+class EmbeddedPhotos:
+    """Photos with their embeddings.
+
+    Attributes:
+        photos: listing_id, image_index, category_id, split, and either vector (little-endian
+            float16) or reject_reason; the other is null.
+        embedded: Number of photos that this run read and embedded; the others came from the store
+            or had nothing to read.
+        devices: Photos embedded by device.
+        unread: Photos by reject reason, of those reasons that are `unread`.
+    """
+
+    photos: DataFrame
+    embedded: int
+    devices: dict[str, int]
+    unread: dict[str, int]
+
+
+def embed_photos(
+    photos: DataFrame, model: str, store: EmbeddingStore, work: Path, limits: PhotoLimits
+) -> EmbeddedPhotos:
+    """Embed the photos that the store does not have, and add them to it.
+
+    Stored embeddings are read when the result is: call this in one of `store.attempts`.
+
+    Args:
+        photos: What `jobs.stages.manifest.read_photos` returns.
+        model: Name of the model, from `ship_model`.
+        store: The backbone's store.
+        work: Scratch folder of this run, overwritten. Fresh embeddings are written to it, so that
+            no later stage or retry decodes a photo again.
+        limits: Limits on photos.
+    """
+    spark = photos.sparkSession
+    rejected = F.col("problem").isNotNull()
+    ready = _with_vectors(photos.where(rejected), F.lit(None).cast("binary"), F.col("problem"))
+    missing = photos.where(~rejected)
+    if (stored := store.read(spark)) is not None:
+        # A reject reason is true of bytes; an address may have others by now.
+        applies = F.col("embedded") | F.col("keyed_by_content")
+        found = missing.join(stored, "photo_key").where(applies)
+        known = stored.select(F.col("photo_key").alias("known"), "embedded")
+        same = F.col("photo_key") == F.col("known")
+        missing = missing.join(known, same & applies, "left_anti")
+        ready = ready.union(_with_vectors(found, F.col("vector"), F.col("reject_reason")))
+    with show_progress(spark, "looking photos up in the store"):
+        count = missing.count()
+    log.info("%d photos to embed", count)
+    if not count:
+        return EmbeddedPhotos(ready, 0, {}, {})
+    fresh = _embed(missing, count, model, work, limits)
+    devices, reasons = Counter[str](), Counter[str]()
+    for device, reason, rows in fresh.groupBy("device", "reject_reason").count().collect():
+        devices[device] += rows
+        reasons[reason] += rows
+    # The store has embeddings and permanent reasons only, so every unread photo is among these.
+    unread = {reason.value: reasons[reason] for reason in RejectReason if reason.unread}
+    store.append(fresh)
+    ready = ready.union(_with_vectors(fresh, F.col("vector"), F.col("reject_reason")))
+    return EmbeddedPhotos(ready, count, dict(devices), {k: n for k, n in unread.items() if n})
+
+
+def _with_vectors(photos: DataFrame, vector: Column, reject_reason: Column) -> DataFrame:
+    """The columns of `EmbeddedPhotos.photos`."""
+    added = (vector.alias("vector"), reject_reason.alias("reject_reason"))
+    return photos.select("listing_id", "image_index", "category_id", "split", *added)
+
+
+def _embed(photos: DataFrame, count: int, model: str, work: Path, limits: PhotoLimits) -> DataFrame:
+    """Embed every photo once, into Parquet files in `work`."""
+    spark = photos.sparkSession
+    tasks = max(spark.sparkContext.defaultParallelism, math.ceil(count / _PHOTOS_PER_TASK))
+    shutil.rmtree(work, ignore_errors=True)
+    done, folder = PhotoCount(spark, work / "counts"), local_uri(work / "photos")
+    with show_count("embedding photos", "photos", count, done.so_far):
+        (
+            photos.select(*_INPUT.names, *_SOURCE)
+            .repartition(tasks)
+            .mapInArrow(_task(model, limits, done), from_arrow_schema(_OUTPUT))
+            .write.parquet(folder)
+        )
+    return parquet_reader(spark).parquet(folder)
+
+
+def _task(
+    model: str, limits: PhotoLimits, done: PhotoCount
+) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    """What a task does with its batches. The embedder prefetches across their borders."""
+
+    def embed(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        device = task_device()
+        embedder = load_embedder(model, device.torch_name, limits)
+        label = f"{device.label} ({embedder.runtime.name})"
+        in_flight: deque[pa.RecordBatch] = deque()
+
+        def sources() -> Iterator[PhotoSource]:
+            for batch in batches:
+                if batch.num_rows:
+                    in_flight.append(batch.select(_INPUT.names))
+                source = [batch.column(name) for name in _SOURCE]
+                for row in range(batch.num_rows):
+                    yield PhotoSource(*(column[row].as_py() for column in source))
+
+        photos: list[EmbeddedPhoto] = []
+        for photo in done.counted(embedder.embed(sources(), isolated=is_retry())):
+            photos.append(photo)
+            if len(photos) == in_flight[0].num_rows:
+                yield _output(in_flight.popleft(), photos, label)
+                photos = []
+
+    return embed
+
+
+def _output(batch: pa.RecordBatch, photos: list[EmbeddedPhoto], device: str) -> pa.RecordBatch:
+    vectors = [None if photo.vector is None else photo.vector.tobytes() for photo in photos]
+    reasons = [photo.reject_reason for photo in photos]
+    added = (vectors, reasons, [device] * len(photos))
+    columns = [pa.array(values, kind) for values, kind in zip(added, _ADDED.types, strict=True)]
+    return pa.RecordBatch.from_arrays([*batch.columns, *columns], names=_OUTPUT.names)
+
+
+@contextmanager
+def scratch_folder(store: Path | None) -> Iterator[Path]:
+    """Hold the store, and create a scratch folder in it that is removed when the block ends.
+
+    Without a store the folder is on this machine alone. Executors write to it, so a cluster of
+    several machines needs a store, on a file system that all of them share.
+    """
+    with (
+        hold_store(store, exclusive=False),
+        tempfile.TemporaryDirectory(prefix="_scratch-", dir=store) as folder,
+    ):
+        yield Path(folder)

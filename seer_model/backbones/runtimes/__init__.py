@@ -1,0 +1,1 @@
+"""Runtimes, which execute backbones: OpenVINO on CPUs, PyTorch on GPUs."""

@@ -1,0 +1,238 @@
+"""The model bundle: one folder with everything that scoring needs, usable without MLflow.
+
+    bundle.json                   format, classes, calibration, training, digests of the other files
+    backbone/backbone.json        architecture, preprocessing, licence
+    backbone/weights.safetensors
+    head.safetensors
+    taxonomy.parquet
+
+`bundle.json` holds the SHA-256 of every other file, so its own SHA-256 is the bundle's digest.
+"""
+
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from pydantic import ConfigDict, FailFast
+from safetensors.torch import save_file
+
+from schemas.errors import BundleError, DataContractError, TaxonomyError
+from schemas.taxonomy import TAXONOMY, Taxonomy
+from seer_model.backbones.backbone import Backbone, load_backbone, save_backbone
+from seer_model.categorizer.calibration import Calibration
+from seer_model.categorizer.head import LinearHead
+from seer_model.categorizer.hierarchy import ClassTree
+from seer_model.files import (
+    Record,
+    digest_file,
+    load_tensors,
+    parse_record,
+    read_json,
+    short_repr,
+    write_json,
+)
+
+__all__ = ["FORMAT", "Bundle", "ResolvedBundle", "load_bundle", "save_bundle"]
+
+FORMAT = "1.0"
+"""Major and minor version of the layout; a reader refuses a newer major version."""
+
+_FILES = (
+    "backbone/backbone.json",
+    "backbone/weights.safetensors",
+    "head.safetensors",
+    "taxonomy.parquet",
+)
+_ALL_PATHS = frozenset({"bundle.json", "backbone", *_FILES})
+_MAX_CATEGORIES = 1_000_000  # Shopify's taxonomy has 10,600.
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Everything that turns a listing's photos into a category.
+
+    Attributes:
+        backbone: Photos to features.
+        head: Features to logits.
+        tree: The classes, in the order of the head's rows, and their taxonomy.
+        calibration: Logits to decisions.
+        training: How the head was trained: fingerprint of the data, settings, figures on `val`.
+        digest: SHA-256 (hex) of `bundle.json`; empty until the bundle is saved.
+    """
+
+    backbone: Backbone
+    head: LinearHead
+    tree: ClassTree
+    calibration: Calibration
+    training: dict[str, Any] = field(default_factory=dict)
+    digest: str = ""
+
+
+@dataclass(frozen=True)
+class ResolvedBundle:
+    """A bundle on local disk, and the name and version that its predictions carry.
+
+    Attributes:
+        folder: Where it is.
+        bundle: Its content, checked.
+        name: Registered name, or else the name of its folder or run.
+        version: Registered version, or else the first 12 digits of the digest.
+    """
+
+    folder: Path
+    bundle: Bundle
+    name: str
+    version: str
+
+
+def save_bundle(bundle: Bundle, folder: Path) -> Bundle:
+    """Write a bundle's folder, replacing an older bundle.
+
+    Returns:
+        The bundle as read back, with its digest.
+
+    Raises:
+        BundleError: The folder has other content, which is not overwritten.
+    """
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        if not (folder / "bundle.json").is_file():
+            raise BundleError(f"{folder}: exists and is not a bundle; choose another folder")
+        shutil.rmtree(folder)
+    save_backbone(bundle.backbone, folder / "backbone")
+    tensors = {"weight": bundle.head.weight, "bias": bundle.head.bias}
+    save_file(
+        {name: torch.from_numpy(array) for name, array in tensors.items()},
+        folder / "head.safetensors",
+    )
+    pq.write_table(bundle.tree.taxonomy.to_table(), folder / "taxonomy.parquet")
+    write_json(
+        {
+            "format": FORMAT,
+            "licence": bundle.backbone.licence,
+            "taxonomy_version": bundle.tree.taxonomy.version,
+            "taxonomy_digest": bundle.tree.taxonomy.digest,
+            "classes": list(bundle.tree.classes),
+            "calibration": asdict(bundle.calibration),
+            "training": bundle.training,
+            "files": {name: digest_file(folder / name) for name in _FILES},
+        },
+        folder / "bundle.json",
+    )
+    return load_bundle(folder)
+
+
+class _BundleRecord(Record):
+    """Content of `bundle.json`; a newer minor format may have more keys."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    licence: str
+    taxonomy_version: str
+    taxonomy_digest: str
+    classes: Annotated[tuple[str, ...], FailFast()]
+    calibration: Calibration
+    training: dict[str, Any]
+    files: dict[str, str]
+
+
+def load_bundle(folder: Path) -> Bundle:
+    """Read and check a bundle's folder.
+
+    Raises:
+        BundleError: The format is newer, or a file is missing, damaged, does not belong into a
+            bundle, leads out of the folder, or contradicts another.
+    """
+    path = folder / "bundle.json"
+    record = _read_record(path)
+    _check_content(folder)
+    _check_digests(folder, record.files)
+    tree = _load_tree(folder, record)
+    backbone = load_backbone(folder / "backbone")
+    if backbone.licence != record.licence:
+        raise BundleError(f"{path}: licence is not the backbone's, {short_repr(backbone.licence)}")
+    head = _load_head(folder / "head.safetensors", len(tree.classes), backbone.width)
+    return Bundle(backbone, head, tree, record.calibration, record.training, digest_file(path))
+
+
+def _read_record(path: Path) -> _BundleRecord:
+    record = read_json(path)
+    version = re.fullmatch(r"([0-9]{1,4})(\.[0-9]{1,4})?", str(record.get("format", "")))
+    if not version:
+        raise BundleError(f"{path}: no format version; this is not a model bundle")
+    if int(version[1]) > int(FORMAT.partition(".")[0]):
+        raise BundleError(
+            f"{path}: format {version[0]} is newer than {FORMAT}, the newest this version "
+            "of the package reads; update the package"
+        )
+    return parse_record(record, _BundleRecord, path)
+
+
+def _check_content(folder: Path) -> None:
+    """Refuse foreign files, which would be registered and sent to executors with the rest."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink():
+            raise BundleError(f"{path}: a link, which a model bundle must not hold")
+        name = path.relative_to(folder)
+        hidden = name.name.startswith(".") and path.is_file()  # Such as .DS_Store.
+        if name.as_posix() not in _ALL_PATHS and not hidden:
+            raise BundleError(f"{path}: does not belong into a model bundle; remove it")
+
+
+def _check_digests(folder: Path, files: Mapping[str, str]) -> None:
+    if files.keys() != set(_FILES):
+        raise BundleError(f"{folder / 'bundle.json'}: files must be exactly {', '.join(_FILES)}")
+    for name in _FILES:
+        if digest_file(folder / name) != files[name]:
+            raise BundleError(f"{folder / name}: its digest is not the one in bundle.json")
+
+
+def _load_tree(folder: Path, record: _BundleRecord) -> ClassTree:
+    """The classes within their taxonomy, once both fit the rest of the record."""
+    path = folder / "bundle.json"
+    taxonomy = _load_taxonomy(folder / "taxonomy.parquet")
+    try:
+        tree = ClassTree(taxonomy, record.classes)
+    except DataContractError as error:
+        raise BundleError(f"{path}: classes: {_line(error)}") from error
+    if tree.classes != record.classes:
+        raise BundleError(f"{path}: the classes are not in the order of the taxonomy")
+    if taxonomy.digest != record.taxonomy_digest:
+        raise BundleError(f"{path}: taxonomy_digest is not that of taxonomy.parquet")
+    thresholds = len(record.calibration.thresholds)
+    if thresholds != len(tree.levels):
+        raise BundleError(f"{path}: {thresholds} thresholds for {len(tree.levels)} levels")
+    return tree
+
+
+def _load_taxonomy(path: Path) -> Taxonomy:
+    try:
+        with pq.ParquetFile(path) as file:
+            # Ask for nothing of a row group or column: pyarrow aborts where those are damaged.
+            if file.metadata.num_rows > _MAX_CATEGORIES:
+                raise BundleError(f"{path}: more than {_MAX_CATEGORIES} categories")
+            return Taxonomy.from_table(file.read(columns=TAXONOMY.names))
+    except (OSError, ValueError, pa.ArrowException, TaxonomyError) as error:
+        raise BundleError(f"{path}: {_line(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    """First line of a message, cut: it may quote untrusted text of any length."""
+    return str(error).partition("\n")[0][:500]
+
+
+def _load_head(path: Path, classes: int, width: int) -> LinearHead:
+    tensors = load_tensors(path)
+    expected = {"weight": (classes, width), "bias": (classes,)}
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if found != expected:
+        raise BundleError(f"{path}: tensors are {short_repr(found)}, expected {expected}")
+    if not all(tensor.is_floating_point() for tensor in tensors.values()):
+        raise BundleError(f"{path}: tensors are not floating-point")
+    arrays = {name: tensor.float().numpy() for name, tensor in tensors.items()}
+    return LinearHead(arrays["weight"], arrays["bias"])

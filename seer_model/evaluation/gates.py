@@ -1,0 +1,239 @@
+"""Promotion gates: their settings, and whether an evaluation passes them."""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt, ValidationError
+
+from schemas.errors import SettingsError
+from seer_model.backbones.backbone import COMMERCIAL_LICENCES
+
+__all__ = ["Gate", "Gates", "check_gates", "licence_gate", "read_gates"]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Data(_Section):
+    splits: list[str] = Field(min_length=1)
+    min_listings: PositiveInt
+    max_age_days: PositiveInt
+
+
+class _Better(_Section):
+    figure: str
+    by: float
+
+
+class _MaxFall(_Section):
+    max_fall: NonNegativeFloat
+
+
+class _Precision(_Section):
+    max_below_target: NonNegativeFloat
+
+
+class _Calibration(_Section):
+    max_error: NonNegativeFloat
+
+
+class _Groups(_Section):
+    min_listings: PositiveInt
+    max_fall: NonNegativeFloat
+
+
+class _Taxonomy(_Section):
+    max_missing: int = Field(ge=0)
+
+
+class Gates(_Section):
+    """The gates' settings; `gates.toml` says what each means."""
+
+    data: _Data
+    better: _Better
+    coverage: _MaxFall
+    precision: _Precision
+    calibration: _Calibration
+    slices: _Groups
+    categories: _Groups
+    taxonomy: _Taxonomy
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One gate's result.
+
+    Attributes:
+        gate: Its name.
+        passed: Whether the version passes.
+        measured: The value found, in words.
+        limit: The value required, in words.
+    """
+
+    gate: str
+    passed: bool
+    measured: str
+    limit: str
+
+
+def read_gates(path: Path | None) -> Gates:
+    """Read the settings from a file; None for the package's own `gates.toml`.
+
+    Raises:
+        SettingsError: The file cannot be read, or a setting is missing, unknown or of a wrong type.
+    """
+    where = path or "gates.toml"
+    try:
+        text = (path or files(__package__).joinpath("gates.toml")).read_text(encoding="utf-8")
+        return Gates.model_validate(tomllib.loads(text))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"--gates {where}: {error}") from error
+    except ValidationError as error:
+        problems = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise SettingsError(f"--gates {where}: {'; '.join(problems)}") from error
+
+
+def licence_gate(licence: str, *, acknowledged: bool) -> Gate:
+    """Check that the licence is known to allow commercial use, or that it was acknowledged."""
+    passed = licence in COMMERCIAL_LICENCES or acknowledged
+    measured = licence + (", acknowledged" if acknowledged else "")
+    return Gate("licence", passed, measured, "allows commercial use, or --acknowledge-licence")
+
+
+def check_gates(
+    gates: Gates, evaluation: Mapping[str, Any] | None, challenger: str, champion: str
+) -> list[Gate]:
+    """Check every gate that depends on the evaluation.
+
+    Args:
+        gates: The gates' settings.
+        evaluation: As `record.evaluation_record` returns it; None if there is none.
+        challenger: `name/version` of the version to promote.
+        champion: `name/version` of the current champion.
+
+    Returns:
+        All gates; only the first, `evaluation`, if it fails: without an evaluation of these two
+        models the others cannot be checked.
+    """
+    compared = _evaluation_gate(evaluation, challenger, champion)
+    if evaluation is None or not compared.passed:
+        return [compared]
+    model, differences = evaluation["challenger"], evaluation["differences"]
+    figures, target = model["figures"], model["target_precision"]
+    return [
+        compared,
+        *_data_gates(gates.data, evaluation),
+        _better_gate(gates.better, differences),
+        _coverage_gate(gates.coverage.max_fall, differences),
+        _precision_gate(gates.precision.max_below_target, figures, target),
+        _calibration_gate(gates.calibration.max_error, figures),
+        _groups_gate("slices", gates.slices, evaluation["slices"]),
+        _groups_gate("categories", gates.categories, evaluation["categories"]),
+        _taxonomy_gate(gates.taxonomy.max_missing, evaluation["missing_categories"]),
+    ]
+
+
+def _evaluation_gate(evaluation: Mapping[str, Any] | None, challenger: str, champion: str) -> Gate:
+    limit = f"{challenger} evaluated against the champion, {champion}"
+    if evaluation is None:
+        return Gate("evaluation", False, "none; run jobs.evaluate_challenger", limit)
+    against = evaluation["champion"] and evaluation["champion"]["model"]
+    found = f"{evaluation['challenger']['model']} against {against or 'nothing'}"
+    passed = evaluation["challenger"]["model"] == challenger and against == champion
+    return Gate("evaluation", passed, found, limit)
+
+
+def _data_gates(data: _Data, evaluation: Mapping[str, Any]) -> list[Gate]:
+    age = datetime.now(UTC) - datetime.fromisoformat(evaluation["evaluated_at"])
+    splits, listings = evaluation["splits"], evaluation["challenger"]["figures"]["listings"]
+    return [
+        Gate(
+            "splits",
+            sorted(splits) == sorted(data.splits),
+            ", ".join(splits),
+            ", ".join(data.splits),
+        ),
+        Gate(
+            "listings",
+            listings >= data.min_listings,
+            f"{listings:.0f} labelled",
+            f"at least {data.min_listings}",
+        ),
+        Gate(
+            "age",
+            age <= timedelta(days=data.max_age_days),
+            f"{age.days} days",
+            f"at most {data.max_age_days}",
+        ),
+    ]
+
+
+def _better_gate(better: _Better, differences: Mapping[str, Any]) -> Gate:
+    found = differences.get(better.figure)
+    limit = f"{better.figure} better by more than {better.by:g}, beyond noise"
+    if found is None:
+        return Gate("better", False, f"no difference of {better.figure} was measured", limit)
+    return Gate("better", found["low"] > better.by, _interval(found), limit)
+
+
+def _coverage_gate(max_fall: float, differences: Mapping[str, Any]) -> Gate:
+    found = differences["coverage"]
+    return Gate(
+        "coverage",
+        found["value"] >= -max_fall,
+        _interval(found),
+        f"falls by no more than {max_fall:g}",
+    )
+
+
+def _precision_gate(max_below: float, figures: Mapping[str, float], target: float) -> Gate:
+    found = figures.get("precision")
+    return Gate(
+        "precision",
+        found is None or found >= target - max_below,
+        "nothing assigned" if found is None else f"{found:.3f}",
+        f"at least {target - max_below:.3g}",
+    )
+
+
+def _calibration_gate(max_error: float, figures: Mapping[str, float]) -> Gate:
+    found = figures["calibration_error"]
+    return Gate("calibration", found <= max_error, f"error {found:.3f}", f"at most {max_error:g}")
+
+
+def _groups_gate(name: str, limits: _Groups, groups: Sequence[Mapping[str, Any]]) -> Gate:
+    large = [g for g in groups if g["listings"] >= limits.min_listings]
+    worse = [
+        g
+        for g in large
+        if g["difference"]["value"] < -limits.max_fall and g["difference"]["high"] < 0
+    ]
+    worse.sort(key=lambda g: g["difference"]["value"])
+    examples = "; ".join(f"{g['group']} {g['difference']['value']:+.3f}" for g in worse[:3])
+    more = f" and {len(worse) - 3} more" if len(worse) > 3 else ""
+    return Gate(
+        name,
+        not worse,
+        examples + more or f"none of {len(large)} falls so far",
+        f"none of {limits.min_listings} listings or more falls by more than {limits.max_fall:g}",
+    )
+
+
+def _taxonomy_gate(max_missing: int, missing: Sequence[str]) -> Gate:
+    examples = ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "")
+    return Gate(
+        "taxonomy",
+        len(missing) <= max_missing,
+        f"{len(missing)} missing" + (f": {examples}" if missing else ""),
+        f"at most {max_missing} of the champion's categories missing",
+    )
+
+
+def _interval(difference: Mapping[str, float]) -> str:
+    return f"{difference['value']:+.3f} ({difference['low']:+.3f} to {difference['high']:+.3f})"

@@ -1,1 +1,0 @@
-"""SwAV self-supervised pretraining of a backbone on unlabelled photos."""

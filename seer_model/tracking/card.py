@@ -1,0 +1,160 @@
+"""Model cards: what to know before using a model, in Markdown, from the model's own files."""
+
+import json
+from collections.abc import Iterable
+from itertools import groupby
+
+from seer_model.backbones.backbone import Backbone
+from seer_model.backbones.constants import STAGES
+from seer_model.categorizer.bundle import Bundle
+
+__all__ = ["backbone_card", "bundle_card", "code_span"]
+
+_MOST_CLASSES = 30
+_MOST_CHARACTERS = 120
+
+
+def bundle_card(bundle: Bundle) -> str:
+    """Write the card of a bundle."""
+    tree, calibration, training = bundle.tree, bundle.calibration, dict(bundle.training)
+    figures = training.pop("val", {})
+    levels = "\n".join(
+        f"| {depth} | {len(level.categories)} | {'never' if t is None else format(t, '.3f')} |"
+        for depth, (level, t) in enumerate(
+            zip(tree.levels, calibration.thresholds, strict=True), start=1
+        )
+    )
+    return f"""# Listing categorizer: {len(tree.classes)} classes
+
+Assigns a category of a taxonomy to a marketplace's listing, from its photos.
+
+- Taxonomy: version {code_span(tree.taxonomy.version)}, {len(tree.taxonomy)} categories, \
+digest {code_span(tree.taxonomy.digest)}
+- Bundle: digest {code_span(bundle.digest)}
+{_backbone(bundle.backbone)}
+
+## How to use it
+
+```python
+model = mlflow.pyfunc.load_model("models:/NAME/VERSION")
+model.predict(pd.DataFrame({{"listing_id": ["a", "a"], "image_bytes": [front, back]}}))
+```
+
+```sh
+mlflow models serve -m models:/NAME/VERSION --env-manager uv
+curl -H 'Content-Type: application/json' -d @serving_input_example.json \\
+    http://127.0.0.1:5000/invocations
+```
+
+One row per photo in, one row per listing out. `decision` is `assigned` (`category_id` is a class,
+or an ancestor of one), `needs_review`, or `rejected` (`reject_reason` says why no photo could be
+used). Photos are bytes or base64, also as a `data:` URI. Addresses (`image_uri`) are read only if
+the setting `read_image_uris` is true: `load_model(…, model_config={{"read_image_uris": True}})`;
+for a server, `MLFLOW_PYFUNC_INFERENCE_CONFIG='{{"read_image_uris": true}}'`. Leave it off for
+clients that you do not trust: the server would read its own files and network for them (SSRF).
+
+## Intended use and limits
+
+- Use it for photos of goods for sale like those it was trained on; not to identify people, nor for
+  moderation or safety.
+- It knows its classes and their ancestors only. A photo out of distribution is assigned the
+  likeliest of them, or goes to review.
+- It sees the centre crop of each photo; it reads neither title nor text.
+- The scores and thresholds below hold for listings like those of `val`. On others the precision may
+  be lower: evaluate it on your own.
+
+## Decisions
+
+From the deepest level up, the best category of a level is assigned if its score reaches that
+level's threshold. The thresholds were chosen on `val` for a precision of
+{calibration.target_precision:.3g}, with temperature {calibration.temperature:.4g}.
+
+| level | categories | threshold |
+|--:|--:|--:|
+{levels}
+
+## Figures on `val`
+
+{_entries(figures) or "None recorded."}
+
+## Training
+
+{_entries(training) or "Nothing recorded."}
+
+## Classes
+
+{_classes(bundle)}
+"""
+
+
+def backbone_card(backbone: Backbone) -> str:
+    """Write the card of a backbone."""
+    return f"""# Backbone: photos to embeddings
+
+{_backbone(backbone)}
+
+## How to use it
+
+```sh
+python -m jobs.train_head --backbone models:/NAME/VERSION …
+```
+
+```python
+model = mlflow.pyfunc.load_model("models:/NAME/VERSION")
+model.predict(pd.DataFrame({{"image_bytes": [photo]}}))  # `vector` or `reject_reason`
+```
+"""
+
+
+def code_span(text: object) -> str:
+    """Quote untrusted text as a Markdown code span: on one line, cut to a maximal length.
+
+    Nothing in a code span is markup: no Markdown, HTML or link. Only a run of backticks as long as
+    the fence ends it, so the fence is longer than any run in the text.
+    """
+    line = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+    if len(line) > _MOST_CHARACTERS:
+        line = f"{line[: _MOST_CHARACTERS - 1]}…"
+    if "`" not in line:
+        return f"`{line or ' '}`"
+    fence = "`" * (max(len(list(run)) for tick, run in groupby(line) if tick == "`") + 1)
+    return f"{fence} {line} {fence}"
+
+
+def _backbone(backbone: Backbone) -> str:
+    warning = "" if backbone.commercial else ", **not known to allow commercial use**"
+    return "\n".join(
+        (
+            f"- Backbone: {code_span(backbone.architecture)}, {code_span(backbone.origin)}, "
+            f"digest {code_span(backbone.digest)}",
+            f"- Embeddings: {backbone.width} features, of photos of "
+            f"{backbone.preprocessing.image_size} pixels, from the last "
+            f"{backbone.feature_stages} of {STAGES} stages",
+            f"- Licence of the weights: {code_span(backbone.licence)}{warning}",
+        )
+    )
+
+
+def _entries(record: dict[str, object]) -> str:
+    return "\n".join(
+        f"- {code_span(name)}: {_value(value)}"
+        for name, value in record.items()
+        if value is not None
+    )
+
+
+def _value(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return code_span(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+
+
+def _classes(bundle: Bundle) -> str:
+    tree = bundle.tree
+    paths = (" > ".join(tree.taxonomy[name].path) for name in tree.classes[:_MOST_CLASSES])
+    more = len(tree.classes) - _MOST_CLASSES
+    return _lines(paths) + (f"\n- and {more} more, in `bundle.json`" if more > 0 else "")
+
+
+def _lines(texts: Iterable[str]) -> str:
+    return "\n".join(f"- {code_span(text)}" for text in texts)

@@ -1,0 +1,109 @@
+"""Train a linear head on embeddings: seconds for new labels or a new taxonomy."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn import functional
+
+from seer_model.categorizer.head import LinearHead
+from seer_model.training.watch import Watch, unwatched
+
+__all__ = ["HeadTraining", "train_head"]
+
+Labels = npt.NDArray[np.int64]
+
+_TEMPERATURES = torch.logspace(-0.7, 1.0, 18)
+
+
+@dataclass(frozen=True)
+class HeadTraining:
+    """A trained head, its losses by epoch, and the epoch that it is from."""
+
+    head: LinearHead
+    train_loss: Sequence[float]
+    val_loss: Sequence[float]
+    best_epoch: int
+
+
+def train_head(
+    features: npt.NDArray[np.float16],
+    labels: Labels,
+    val_features: npt.NDArray[np.float16],
+    val_labels: Labels,
+    *,
+    classes: int,
+    seed: int = 0,
+    max_epochs: int = 500,
+    patience: int = 20,
+    watch: Watch = unwatched,
+) -> HeadTraining:
+    """Multinomial logistic regression with class-balanced weights and early stopping on `val`.
+
+    Features are standardised with the training photos' mean and standard deviation, which are
+    folded into the head afterwards. Every class has the same weight: a photo weighs
+    photos / (classes * photos of its class), as with scikit-learn's `class_weight="balanced"`.
+
+    Early stopping uses the loss on `val` at the best temperature. The logits are calibrated later
+    anyway, and a head becomes overconfident long before it stops improving.
+
+    Args:
+        features: float16, (photos, width).
+        labels: int64, (photos,), from 0 to `classes` - 1, every class at least once.
+        val_features: float16, (val photos, width), at least one photo.
+        val_labels: int64, (val photos,).
+        classes: Number of classes.
+        seed: Seed of the order of photos.
+        max_epochs: Upper bound on passes over the photos.
+        patience: Passes without a better loss on `val` after which training stops.
+        watch: Shows the passes.
+    """
+    mean = features.mean(axis=0, dtype=np.float64)
+    deviation = features.std(axis=0, dtype=np.float64)
+    deviation[deviation < 1e-6] = 1.0
+
+    def standardise(raw: npt.NDArray[np.float16]) -> torch.Tensor:
+        return torch.from_numpy(((raw - mean) / deviation).astype(np.float32))
+
+    x, y = standardise(features), torch.from_numpy(labels)
+    val_x, val_y = standardise(val_features), torch.from_numpy(val_labels)
+    counts = np.bincount(labels, minlength=classes)
+    weights = torch.from_numpy((len(labels) / (classes * counts)).astype(np.float32))
+    linear = torch.nn.Linear(x.shape[1], classes)
+    torch.nn.init.zeros_(linear.weight)
+    torch.nn.init.zeros_(linear.bias)
+    optimiser = torch.optim.AdamW(linear.parameters(), lr=1e-3, weight_decay=0.1)
+    generator = torch.Generator().manual_seed(seed)
+    train_losses: list[float] = []
+    val_losses: list[float] = []
+    best = (linear.weight.detach().clone(), linear.bias.detach().clone())
+    best_epoch = 0
+    label = f"training the head on {len(x)} photos of {classes} classes"
+    for epoch in watch(range(max_epochs), label, "epochs at most", max_epochs):
+        order = torch.randperm(len(x), generator=generator)
+        total = 0.0
+        for batch in torch.split(order, 256):
+            loss = functional.cross_entropy(linear(x[batch]), y[batch], weights)
+            optimiser.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+            total += loss.item() * len(batch)
+        train_losses.append(total / len(x))
+        with torch.inference_mode():
+            val_losses.append(_calibrated_loss(linear(val_x), val_y))
+        if val_losses[-1] <= min(val_losses):
+            best = (linear.weight.detach().clone(), linear.bias.detach().clone())
+            best_epoch = epoch
+        elif epoch - best_epoch >= patience:
+            break
+    weight = best[0].numpy() / deviation
+    bias = best[1].numpy() - weight @ mean
+    head = LinearHead(weight.astype(np.float32), bias.astype(np.float32))
+    return HeadTraining(head, train_losses, val_losses, best_epoch)
+
+
+def _calibrated_loss(logits: torch.Tensor, labels: torch.Tensor) -> float:
+    losses = [functional.cross_entropy(logits / t, labels).item() for t in _TEMPERATURES]
+    return min(losses)

@@ -1,0 +1,117 @@
+"""A job in a process of its own, and the end of everything that it started."""
+
+import multiprocessing
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+from tests.support.paths import ROOT
+from tests.support.spark_python import SUBMIT_ARGS
+from tests.support.standalone_cluster import TIMEOUT_S
+
+_MARK = "SEER_TEST_FAULT"
+
+_FORKS = multiprocessing.get_context("forkserver")
+# The imports of a job take several times the CPU seconds of what these tests do with it.
+_FORKS.set_forkserver_preload(["jobs.categorize_listings", "jobs.maintain_embeddings"])
+
+
+def run_script(
+    folder: Path, script: str, *arguments: object, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a Python script; when this returns, nothing that it started is left.
+
+    Args:
+        folder: Its working directory.
+        script: Its text.
+        arguments: Its arguments.
+        env: Variables, beside those of this process.
+    """
+    try:
+        return subprocess.run(
+            [sys.executable, "-c", script, *map(str, arguments)],
+            env=_without_session(os.environ) | _variables(folder) | (env or {}),
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+    finally:
+        _wait_for_the_rest(folder)
+
+
+def fork_script(folder: Path, script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """Do what `run_script` does, in a fork of a process that has imported the jobs already."""
+    output = folder / "stdout", folder / "stderr"
+    process = _FORKS.Process(
+        target=_run_fork, args=(folder, script, [str(each) for each in arguments], output)
+    )
+    try:
+        process.start()
+        process.join(TIMEOUT_S)
+        code = process.exitcode
+        assert code is not None, output[1].read_text(encoding="utf-8")
+    finally:
+        process.kill()
+        process.join()
+        _wait_for_the_rest(folder)
+    stdout, stderr = (file.read_text(encoding="utf-8") for file in output)
+    return subprocess.CompletedProcess([script], code, stdout, stderr)
+
+
+def _run_fork(
+    folder: Path, script: str, arguments: Sequence[str], output: tuple[Path, Path]
+) -> None:
+    for number, file in enumerate(output, start=1):
+        with file.open("wb") as opened:
+            os.dup2(opened.fileno(), number)
+    variables = _without_session(os.environ) | _variables(folder)
+    os.environ.clear()
+    os.environ.update(variables)
+    os.chdir(folder)
+    sys.argv = ["-c", *arguments]
+    exec(compile(script, "<script>", "exec"), {"__name__": "__main__"})
+
+
+def _without_session(variables: Mapping[str, str]) -> dict[str, str]:
+    """Hide the session of these tests, which would be taken for that of a spark-submit."""
+    return {name: value for name, value in variables.items() if name != "PYSPARK_GATEWAY_PORT"}
+
+
+def _variables(folder: Path) -> dict[str, str]:
+    return {
+        "PYTHONPATH": str(ROOT),
+        "MASTER": "local[1]",
+        "PYSPARK_SUBMIT_ARGS": SUBMIT_ARGS,
+        _MARK: str(folder),
+    }
+
+
+def _wait_for_the_rest(folder: Path) -> None:
+    """Wait until Spark's Java process has seen that its parent is gone, and has ended."""
+    left = [process for process in psutil.process_iter() if _is_ours(process, str(folder))]
+    _, alive = psutil.wait_procs(left, timeout=TIMEOUT_S)
+    for process in alive:
+        process.kill()
+    assert not alive
+
+
+def command_of(process: psutil.Process) -> list[str]:
+    """The command that started a process; empty once the process has ended."""
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+def _is_ours(process: psutil.Process, mark: str) -> bool:
+    try:
+        return process.pid != os.getpid() and process.environ().get(_MARK) == mark
+    except psutil.Error:
+        return False

@@ -1,0 +1,93 @@
+"""The CPU runtimes agree, and OpenVINO sends no usage statistics."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from seer_model.backbones.backbone import Backbone, random_backbone
+from seer_model.backbones.embedder import PhotoEmbedder
+from seer_model.backbones.runtimes.base import Features, Runtime
+from seer_model.backbones.runtimes.choose import open_runtime
+from seer_model.backbones.runtimes.openvino import OpenVinoRuntime
+from seer_model.backbones.runtimes.pytorch import TorchRuntime
+from seer_model.photos.pixels import Pixels
+from seer_model.photos.source import PhotoSource
+from tests.support.paths import ROOT
+
+BATCH = 4
+PHOTOS = ROOT.parent / "shared" / "data" / "grocery"
+
+
+@pytest.fixture(scope="module")
+def pixels() -> Pixels:
+    """Noise at several scales, like photos."""
+    rng = np.random.default_rng(0)
+    photos = np.zeros((BATCH, 64, 64, 3))
+    for cells in (4, 16, 64):
+        noise = rng.integers(0, 86, (BATCH, cells, cells, 3))
+        photos += noise.repeat(64 // cells, 1).repeat(64 // cells, 2)
+    return photos.astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def expected(backbone: Backbone, pixels: Pixels) -> Features:
+    return TorchRuntime(backbone, batch_size=BATCH).start(pixels)()
+
+
+@pytest.fixture(scope="module")
+def openvino(backbone: Backbone) -> OpenVinoRuntime:
+    return OpenVinoRuntime(backbone, batch_size=BATCH)
+
+
+@pytest.fixture(scope="module")
+def openvino_f32(backbone: Backbone) -> OpenVinoRuntime:
+    return OpenVinoRuntime(backbone, batch_size=BATCH, precision="f32")
+
+
+@pytest.mark.parametrize(("name", "least"), [("openvino", 0.9999), ("openvino_f32", 0.999999)])
+def test_openvino_computes_the_same_as_torch(
+    pixels: Pixels, expected: Features, request: pytest.FixtureRequest, name: str, least: float
+) -> None:
+    features = request.getfixturevalue(name).start(pixels)()
+    assert features.dtype == np.float32
+    assert features.shape == expected.shape
+    norms = np.linalg.norm(features, axis=1) * np.linalg.norm(expected, axis=1)
+    assert ((features * expected).sum(axis=1) / norms).min() >= least
+    assert len({row.tobytes() for row in features}) == BATCH
+
+
+@pytest.mark.photos
+@pytest.mark.skipif(not PHOTOS.is_dir(), reason=f"no real photos at {PHOTOS}")
+def test_runtimes_agree_on_real_photos() -> None:
+    backbone = random_backbone("regnety_004")
+    sources = [PhotoSource(str(path), None) for path in sorted(PHOTOS.rglob("*.jpg"))[::170]]
+    assert len(sources) > 25
+    native, exact = (
+        np.stack([photo.vector for photo in PhotoEmbedder(runtime).embed(sources)]).astype(float)
+        for runtime in (
+            OpenVinoRuntime(backbone, batch_size=8),
+            OpenVinoRuntime(backbone, batch_size=8, precision="f32"),
+        )
+    )
+    norms = np.linalg.norm(native, axis=1) * np.linalg.norm(exact, axis=1)
+    assert ((native * exact).sum(axis=1) / norms).min() >= 0.9999
+
+
+def test_batches_in_flight_do_not_mix(openvino: OpenVinoRuntime, pixels: Pixels) -> None:
+    alone = [openvino.start(batch.copy())() for batch in (pixels, 255 - pixels, pixels[::-1])]
+    waiting = [openvino.start(batch.copy()) for batch in (pixels, 255 - pixels, pixels[::-1])]
+    for wait, features in zip(reversed(waiting), reversed(alone), strict=True):
+        assert np.array_equal(wait(), features)
+    assert np.array_equal(alone[2], alone[0][::-1])
+
+
+def test_a_cpu_gets_openvino(backbone: Backbone) -> None:
+    runtime: Runtime = open_runtime(backbone)
+    assert runtime.name in ("openvino bf16", "openvino f32")
+    assert (runtime.batch_size, runtime.preprocessing) == (8, backbone.preprocessing)
+
+
+def test_openvino_sends_no_usage_statistics() -> None:
+    """Its telemetry package was blocked before the import, or it would be there."""
+    assert sys.modules["openvino_telemetry"] is None

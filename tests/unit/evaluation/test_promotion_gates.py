@@ -1,0 +1,144 @@
+"""What the gates demand, one by one."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schemas.errors import SettingsError
+from seer_model.evaluation.gates import Gates, check_gates, licence_gate, read_gates
+from tests.support.evaluations import difference, group
+from tests.support.paths import ROOT
+
+
+@pytest.fixture(scope="module")
+def gates() -> Gates:
+    return read_gates(None)
+
+
+def evaluation(**changes: Any) -> dict[str, Any]:
+    """One that passes every gate of the package's settings, with some parts changed."""
+    figures = {"listings": 1000.0, "precision": 0.95, "calibration_error": 0.03, "top1": 0.8}
+    return {
+        "challenger": {
+            "model": "m/2",
+            "target_precision": 0.95,
+            "figures": figures | changes.pop("figures", {}),
+        },
+        "champion": {"model": "m/1"},
+        "evaluated_at": datetime.now(UTC).isoformat(),
+        "splits": ["test"],
+        "differences": {"top1": difference(0.05), "coverage": difference(0.0)},
+        "slices": [group("region=eu", 500, 0.02)],
+        "categories": [group("boots", 100, 0.02)],
+        "missing_categories": [],
+        **changes,
+    }
+
+
+def failed(gates: Gates, found: dict[str, Any] | None) -> list[str]:
+    return [g.gate for g in check_gates(gates, found, "m/2", "m/1") if not g.passed]
+
+
+def test_a_better_version_passes(gates: Gates) -> None:
+    assert failed(gates, evaluation()) == []
+
+
+@pytest.mark.parametrize(
+    ("gate", "changes"),
+    [
+        ("evaluation", {"champion": None}),
+        ("evaluation", {"champion": {"model": "m/0"}}),
+        ("evaluation", {"challenger": {"model": "m/3"}}),
+        ("splits", {"splits": ["train"]}),
+        ("splits", {"splits": ["test", "val"]}),
+        ("listings", {"figures": {"listings": 199.0}}),
+        ("age", {"evaluated_at": (datetime.now(UTC) - timedelta(days=31)).isoformat()}),
+        # Better, but not beyond noise; and worse.
+        ("better", {"differences": {"top1": difference(0.05, 0.06), "coverage": difference(0)}}),
+        ("better", {"differences": {"top1": difference(-0.05), "coverage": difference(0)}}),
+        ("better", {"differences": {"coverage": difference(0)}}),
+        ("coverage", {"differences": {"top1": difference(0.05), "coverage": difference(-0.021)}}),
+        ("precision", {"figures": {"precision": 0.929}}),
+        ("calibration", {"figures": {"calibration_error": 0.11}}),
+        ("slices", {"slices": [group("region=eu", 50, -0.06)]}),
+        ("categories", {"categories": [group("hats", 60, 0.1), group("boots", 50, -0.11)]}),
+        ("taxonomy", {"missing_categories": ["boots"]}),
+    ],
+)
+def test_each_gate_refuses(gates: Gates, gate: str, changes: dict[str, Any]) -> None:
+    assert failed(gates, evaluation(**changes)) == [gate]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        # Too few listings to judge; a fall within noise; a small fall; nothing assigned.
+        {"slices": [group("region=eu", 49, -0.5)]},
+        {"slices": [group("region=eu", 500, -0.06, margin=0.07)]},
+        {"categories": [group("boots", 500, -0.05)]},
+        {"slices": [], "categories": []},
+    ],
+)
+def test_what_does_not_refuse(gates: Gates, changes: dict[str, Any]) -> None:
+    assert failed(gates, evaluation(**changes)) == []
+
+
+def test_nothing_assigned_breaks_no_promise_of_precision(gates: Gates) -> None:
+    found = evaluation()
+    del found["challenger"]["figures"]["precision"]
+    assert failed(gates, found) == []
+
+
+def test_without_the_right_evaluation_nothing_else_is_asked(gates: Gates) -> None:
+    [gate] = check_gates(gates, None, "m/2", "m/1")
+    assert (gate.gate, gate.passed) == ("evaluation", False)
+    assert "jobs.evaluate_challenger" in gate.measured
+
+
+def test_the_worst_groups_are_named(gates: Gates) -> None:
+    slices = [group(f"region={i}", 60, -0.06 - i / 100) for i in range(5)]
+    found = check_gates(gates, evaluation(slices=slices), "m/2", "m/1")
+    [measured] = [g.measured for g in found if g.gate == "slices"]
+    assert measured == "region=4 -0.100; region=3 -0.090; region=2 -0.080 and 2 more"
+
+
+@pytest.mark.parametrize(
+    ("licence", "acknowledged", "passed"),
+    [
+        ("mit", False, True),
+        ("proprietary", False, True),
+        ("seer-license", False, False),
+        ("seer-license", True, True),
+        ("unknown", False, False),
+    ],
+)
+def test_licences(licence: str, acknowledged: bool, passed: bool) -> None:
+    assert licence_gate(licence, acknowledged=acknowledged).passed is passed
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("min_listings = 200", "min_listing = 200"), "data.min_listings: Field required"),
+        (("max_error = 0.1", 'max_error = "much"'), "calibration.max_error"),
+        (("max_fall = 0.02", "max_fall = -1"), "coverage.max_fall"),
+        (("[taxonomy]", "[taxonomies]"), "taxonomies"),
+        (("[data]", "[data"), "at line 5"),
+    ],
+)
+def test_a_settings_file_with_a_mistake(
+    tmp_path: Path, change: tuple[str, str], message: str
+) -> None:
+    text = (ROOT / "seer_model/evaluation/gates.toml").read_text(encoding="utf-8")
+    path = tmp_path / "gates.toml"
+    path.write_text(text.replace(*change, 1), encoding="utf-8")
+    with pytest.raises(SettingsError, match=r"gates\.toml") as error:
+        read_gates(path)
+    assert message in str(error.value)
+
+
+def test_no_such_settings_file(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="No such file"):
+        read_gates(tmp_path / "none.toml")

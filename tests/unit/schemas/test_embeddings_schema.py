@@ -1,0 +1,12 @@
+"""The embedding store's columns."""
+
+from schemas.embeddings import EMBEDDINGS
+
+
+def test_columns_and_types_of_the_contract():
+    assert [(field.name, str(field.type), field.nullable) for field in EMBEDDINGS] == [
+        ("image_key", "string", False),
+        ("backbone_digest", "string", False),
+        ("vector", "binary", True),
+        ("reject_reason", "string", True),
+    ]

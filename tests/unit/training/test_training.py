@@ -1,0 +1,161 @@
+"""From labelled photos to a bundle that keeps its promise."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from schemas.errors import DataContractError
+from schemas.taxonomy import Taxonomy
+from seer_model.backbones.backbone import Backbone
+from seer_model.categorizer.bundle import load_bundle, save_bundle
+from seer_model.categorizer.scoring import LISTINGS, score_listings
+from seer_model.evaluation.metrics import measure_quality
+from seer_model.evaluation.outcomes import compare_with_labels
+from seer_model.training.fit import FittedBundle, LabelledPhotos, fit_bundle
+
+LabelledPhotosBuilder = Callable[..., LabelledPhotos]
+Fit = Callable[..., FittedBundle]
+
+
+@pytest.fixture
+def fit(backbone: Backbone, taxonomy: Taxonomy) -> Fit:
+    def call(train: LabelledPhotos, val: LabelledPhotos, **options: Any) -> FittedBundle:
+        defaults = {"target_precision": 0.8, "seed": 0, "origin": {}}
+        return fit_bundle(backbone, taxonomy, train, val, **defaults | options)
+
+    return call
+
+
+def shuffled(photos: LabelledPhotos, seed: int = 0) -> LabelledPhotos:
+    order = np.random.default_rng(seed).permutation(len(photos.labels))
+    return LabelledPhotos(
+        [photos.listing_ids[i] for i in order],
+        [photos.labels[i] for i in order],
+        photos.vectors[order],
+    )
+
+
+def test_learns_what_is_to_learn(fitted: FittedBundle, classes: tuple[str, ...]) -> None:
+    quality = fitted.quality
+    assert (quality.listings, quality.photographed) == (120, 120)
+    assert quality.top1 > 0.97
+    assert quality.coverage > 0.9
+    assert quality.precision is not None
+    assert quality.precision >= 0.8
+    assert quality.calibration_error < 0.1
+    assert fitted.bundle.tree.classes == classes
+    figures = quality.figures()
+    assert fitted.bundle.training == {"manifest": "synthetic", "seed": 0, "val": figures}
+
+
+def test_the_bundle_scores_new_listings(
+    saved_bundle: Path, labelled_photos: LabelledPhotosBuilder
+) -> None:
+    bundle = load_bundle(saved_bundle)
+    photos = labelled_photos(60, seed=9, photos=1)
+    rows = [
+        {
+            "listing_id": listing,
+            "photos": [{"image_index": 0, "vector": v.tobytes(), "reject_reason": None}],
+        }
+        for listing, v in zip(photos.listing_ids, photos.vectors, strict=True)
+    ]
+    scores = score_listings(bundle, pa.RecordBatch.from_pylist(rows, schema=LISTINGS))
+    quality = measure_quality(
+        compare_with_labels(bundle.tree, photos.labels, pa.Table.from_batches([scores]))
+    )
+    assert quality.top1 > 0.95
+    assert quality.precision is not None
+    assert quality.precision > 0.8
+
+
+def test_the_figures_are_those_of_val(
+    fit: Fit, fitted: FittedBundle, labelled_photos: LabelledPhotosBuilder
+) -> None:
+    """On noise nothing can be learned, so nothing is promised."""
+    noisy = fit(labelled_photos(60, seed=1), labelled_photos(60, seed=2, noise=50.0))
+    assert noisy.quality.top1 < 0.5
+    assert noisy.quality.coverage < fitted.quality.coverage
+
+
+def test_same_photos_same_digest(
+    fit: Fit, labelled_photos: LabelledPhotosBuilder, tmp_path: Path
+) -> None:
+    train, val = labelled_photos(36, seed=1), labelled_photos(36, seed=2)
+    one, same = (save_bundle(fit(train, val).bundle, tmp_path / str(i)) for i in range(2))
+    assert same.digest == one.digest
+    other = save_bundle(fit(train, val, seed=1).bundle, tmp_path / "other")
+    assert other.digest != one.digest
+
+
+def test_the_order_of_val_photos_does_not_count(
+    fit: Fit, labelled_photos: LabelledPhotosBuilder
+) -> None:
+    train, val = labelled_photos(36, seed=1), labelled_photos(36, seed=2, noise=1.5, photos=3)
+    one, other = fit(train, val), fit(train, shuffled(val))
+    assert one.quality.listings == other.quality.listings == 36
+    assert other.quality.figures() == pytest.approx(one.quality.figures(), abs=1e-3)
+
+
+# Labels
+
+
+def test_labels_of_val_without_a_class_are_wrong(
+    fit: Fit, labelled_photos: LabelledPhotosBuilder
+) -> None:
+    train = labelled_photos(60, seed=1, labels=["a-1-1", "f-1-1", "t-1"])
+    val = labelled_photos(80, seed=2, labels=["a-1-1", "f-1-1", "t-1", "f-1-2"])
+    fitted = fit(train, val)
+    assert fitted.bundle.tree.classes == ("a-1-1", "f-1-1", "t-1")
+    assert fitted.quality.listings == 80
+    assert fitted.quality.top1 == pytest.approx(0.75, abs=0.02)
+    assert fitted.quality.precision is not None
+    assert fitted.quality.precision >= 0.8
+
+
+def test_an_inner_category_can_be_a_class(fit: Fit, labelled_photos: LabelledPhotosBuilder) -> None:
+    labels = ["a-1", "a-1-1", "f"]
+    fitted = fit(
+        labelled_photos(60, seed=1, labels=labels), labelled_photos(60, seed=2, labels=labels)
+    )
+    assert fitted.bundle.tree.classes == ("a-1", "a-1-1", "f")
+    assert fitted.quality.top1 > 0.97
+
+
+@pytest.mark.parametrize("where", ["train", "val"])
+def test_labels_outside_the_taxonomy(
+    fit: Fit, labelled_photos: LabelledPhotosBuilder, where: str
+) -> None:
+    photos = {"train": labelled_photos(12, seed=1), "val": labelled_photos(12, seed=2)}
+    photos[where] = photos[where]._replace(labels=["nosuch", *photos[where].labels[1:]])
+    with pytest.raises(DataContractError, match="1 labels are not in the taxonomy, 'nosuch'"):
+        fit(photos["train"], photos["val"])
+
+
+def test_one_class_is_too_few(fit: Fit, labelled_photos: LabelledPhotosBuilder) -> None:
+    with pytest.raises(DataContractError, match="at least two classes, found 1"):
+        fit(labelled_photos(6, seed=1, labels=["t-1"]), labelled_photos(6, seed=2))
+
+
+def test_val_shares_no_class_with_train(fit: Fit, labelled_photos: LabelledPhotosBuilder) -> None:
+    train = labelled_photos(12, seed=1, labels=["a-1-1", "t-1"])
+    with pytest.raises(DataContractError, match="no photo of the split val has a category"):
+        fit(train, labelled_photos(6, seed=2, labels=["f-1-1", "f-1-2"]))
+
+
+def test_by_listing_keeps_photos_together(labelled_photos: LabelledPhotosBuilder) -> None:
+    photos = labelled_photos(20, seed=1, photos=3)
+    mixed = shuffled(photos)
+    sorted_photos = mixed.by_listing()
+    ids = list(sorted_photos.listing_ids)
+    assert ids == sorted(ids)
+
+    def entries(found: LabelledPhotos) -> set[tuple[str, str, bytes]]:
+        vectors = (vector.tobytes() for vector in found.vectors)
+        return set(zip(found.listing_ids, found.labels, vectors, strict=True))
+
+    assert entries(sorted_photos) == entries(photos)
