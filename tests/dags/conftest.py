@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pyarrow as pa
 import pyspark
 import pytest
 
@@ -97,10 +98,12 @@ def refresh(airflow: Airflow) -> str:
 
 @pytest.fixture(scope="session")
 def backfill(airflow: Airflow, marketplace: Marketplace) -> dict[str, str]:
-    """The runs of two days, one after the other, beside the others."""
+    """The runs of two days, one after the other, beside the others; the first has no indexes."""
     days = [f"2026-11-0{day}" for day in (1, 2)]
-    for ds in days:
-        marketplace.add_day(ds)
+    marketplace.add_day(
+        days[0], pa.schema([("listing_id", pa.string()), ("image_uri", pa.string())])
+    )
+    marketplace.add_day(days[1])
     order = {
         "dag_id": "categorize_daily",
         "from_date": f"{days[0]}T00:00:00Z",
