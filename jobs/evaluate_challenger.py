@@ -45,7 +45,7 @@ from rich.table import Table
 from jobs.command.progress import show_progress
 from jobs.command.report import write_report
 from jobs.command.session import start_session
-from jobs.pages.evaluation import FIGURES, Mistake, evaluation_page
+from jobs.pages.evaluation import Mistake, evaluation_page, figures_shown
 from jobs.stages.embedding import embed_photos, scratch_folder
 from jobs.stages.embedding_store import EmbeddingStore
 from jobs.stages.fingerprint import describe_data
@@ -241,7 +241,7 @@ def _log(evaluation: dict[str, Any], html: str, page: Path | None) -> None:
 def _print_table(evaluation: dict[str, Any]) -> None:
     roles = [role for role in ("challenger", "champion") if evaluation[role]]
     table = Table("", *roles, *(["difference (95 % interval)"] if len(roles) > 1 else []))
-    for name in FIGURES:
+    for name in figures_shown(evaluation):
         values = [evaluation[role]["figures"].get(name) for role in roles]
         cells = ["-" if v is None else f"{v:.3f}" for v in values]
         if d := evaluation["differences"].get(name):

@@ -18,8 +18,8 @@ __all__ = ["draw_plots", "training_plots"]
 _COLOURS = {"challenger": "#0b6e99", "champion": "#c2701e", "val": "#0b6e99"}
 _SIZE = (5.2, 3.6)
 _DPI = 110
-_COMPARED = ("top1", "top5", "parent", "coverage", "precision", "hierarchical_precision",
-             "hierarchical_recall", "calibration_error")  # fmt: skip
+_COMPARED = ("top1", "top5", "parent", "coverage", "exact_coverage", "precision",
+             "hierarchical_precision", "hierarchical_recall", "calibration_error")  # fmt: skip
 
 Models = Mapping[str, Mapping[str, Any]]
 
