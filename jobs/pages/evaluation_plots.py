@@ -5,6 +5,7 @@ import io
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -102,8 +103,8 @@ def _risk_coverage(axes: Axes, models: Models, target: float) -> None:
     axes.axhline(target, color="#999999", linewidth=1, linestyle="--")
     axes.text(1, target, "target", ha="right", va="bottom", color="#666666", fontsize=8)
     for role, model in models.items():
-        if curve := model["risk_coverage"]:
-            axes.plot(*zip(*curve, strict=True), color=_COLOURS[role], label=role)
+        curve = np.reshape(model["risk_coverage"], (-1, 2))  # Empty if no photo was usable.
+        axes.plot(curve[:, 0], curve[:, 1], color=_COLOURS[role], label=role)
         figures = model["figures"]
         if "precision" in figures:
             point = (figures["coverage"], figures["precision"])

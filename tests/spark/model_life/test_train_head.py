@@ -1,7 +1,6 @@
 """jobs.train_head: training, fine-tuning, a damaged store, refusals."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +20,6 @@ TAXONOMY = (
     "cold,Cold\ncold/blue,Cold > Blue\ncold/green,Cold > Green\n"
 )
 COLOURS = ("warm/red", "warm/yellow", "cold/blue", "cold/green")
-
-
-@pytest.fixture
-def small_results(spark: SparkSession) -> Iterator[None]:
-    """Spark refuses to collect more than 30 KB, as it does by default with more than 1 GB.
-
-    The photos of `labelled` have 98 KB, their embeddings 48.
-    """
-    assert spark._jvm is not None
-    settings = spark.sparkContext._jsc.sc().conf()
-    settings.set("spark.driver.maxResultSize", "30k")
-    yield
-    settings.remove("spark.driver.maxResultSize")
 
 
 def test_train_head_registers_what_the_job_can_load(
