@@ -149,7 +149,7 @@ def _labelled_listings(photos: DataFrame, work: Path) -> pa.Table:
         F.min("category_id").alias("label"),
         F.min_by("slices", "image_index").alias("slices"),
     )
-    return Spool(listings, work).read(*listings.columns).sort_by("listing_id")
+    return Spool.write(listings, work).read(*listings.columns).sort_by("listing_id")
 
 
 def _evaluate(
@@ -167,7 +167,7 @@ def _evaluate(
         with attempt:
             embedded = embed_photos(photos, shipped, embeddings, work, limits)
             with show_progress(photos.sparkSession, "scoring listings"):
-                spool = Spool(score_photos(embedded.photos, shipped), work / "scores")
+                spool = Spool.write(score_photos(embedded.photos, shipped), work / "scores")
     scores = spool.read(*SCORES.names).sort_by("listing_id")
     if scores.column("listing_id").to_pylist() != listings.column("listing_id").to_pylist():
         raise DataContractError(f"{len(scores)} listings scored of {len(listings)} labelled")

@@ -189,7 +189,7 @@ def _embed(photos: DataFrame, backbone: Backbone, work: Path, settings: TrainHea
             usable = embedded.photos.where(F.col("vector").isNotNull())
             columns = ("listing_id", "category_id", "split", "vector")
             key = F.xxhash64("vector").alias("vector_key")
-            spool = Spool(usable.select(*columns, key), work / "usable")
+            spool = Spool.write(usable.select(*columns, key), work / "usable")
     train, val = _split(spool, backbone.width)
     seconds = perf_counter() - started
     return _Embedded(train, val, embedded.embedded, embedded.devices, store.quarantined, seconds)
@@ -236,7 +236,7 @@ def _finetune(
     source = ("image_uri", "image_bytes", "image_key")
     with show_progress(photos.sparkSession, "writing the photos to fine-tune on"):
         usable = photos.where(F.col("problem").isNull())
-        spool = Spool(usable.select(*columns, *source), work / "finetune")
+        spool = Spool.write(usable.select(*columns, *source), work / "finetune")
     table = spool.read(*columns)
     order, val = _order(table, _is_val(table), "listing_id", "image_index", "photo_key")
     rows = order[: len(order) - val]

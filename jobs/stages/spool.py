@@ -8,6 +8,7 @@ here as far as they are needed.
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -31,16 +32,20 @@ _SOURCE = pa.schema(
 
 
 class Spool:
-    """The rows of a frame in Parquet files, in any order, but always the same.
+    """Rows in Parquet files, in any order, but always the same.
 
     Args:
-        frame: What to write.
-        folder: Scratch folder to write to, overwritten; the executors must see it.
+        folder: Folder of the files, which end in `.parquet`.
     """
 
-    def __init__(self, frame: DataFrame, folder: Path) -> None:
-        frame.write.mode("overwrite").parquet(local_uri(folder))
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
+
+    @classmethod
+    def write(cls, frame: DataFrame, folder: Path) -> Self:
+        """Write the rows of a frame to a scratch folder that the executors see; overwrite it."""
+        frame.write.mode("overwrite").parquet(local_uri(folder))
+        return cls(folder)
 
     def read(self, *columns: str) -> pa.Table:
         """Read columns of all rows."""
