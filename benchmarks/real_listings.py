@@ -26,11 +26,15 @@ COLUMNS = (
     "top5",
     "parent",
     "coverage",
+    "exact_coverage",
     "precision",
     "calibration_error",
 )
 
-COUNTS = ("listings", "assigned", "needs_review", "rejected", "photos", "photos_used")
+COUNTS = (
+    *("listings", "assigned", "assigned_by_level", "assigned_exact", "needs_review", "rejected"),
+    *("photos", "photos_used"),
+)
 
 
 @dataclass(frozen=True)

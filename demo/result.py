@@ -164,6 +164,7 @@ def _sentence(listings: Sequence[_Listing], figures: Mapping[str, Any]) -> str:
     if right + wrong:
         text += f", {right} of them right ({right / (right + wrong):.0%}; "
         text += f"target {figures['target_precision']:.0%})"
+    text += f", {figures['assigned_exact']} to an exact class"
     text += f"; {figures['needs_review']} to review; {figures['rejected']} rejected"
     if reasons := figures["reject_reasons"]:
         why = ", ".join(f"{name} {count}" for name, count in sorted(reasons.items()))

@@ -59,6 +59,7 @@ from jobs.stages.worker import ship_model
 from schemas.categories import CATEGORIES, Decision
 from schemas.errors import DataContractError
 from seer_model.categorizer.bundle import ResolvedBundle
+from seer_model.categorizer.hierarchy import ClassTree
 from seer_model.tracking import registry, runs
 
 log = logging.getLogger(__name__)
@@ -98,7 +99,7 @@ def categorize(settings: CategorizeListings) -> None:
                     scores = score_photos(embedded.photos, shipped)
                     _write(_with_origin(scores, model, run_id), partition.staged)
             staged = parquet_reader(spark).parquet(local_uri(partition.staged))
-            counts = _check_counts(photos, staged)
+            counts = _check_counts(photos, staged) | _count_levels(staged, model.bundle.tree)
             seconds = perf_counter() - started
             partition.publish()
         figures = {
@@ -193,11 +194,24 @@ def _check_counts(photos: DataFrame, staged: DataFrame) -> dict[str, Any]:
     }
 
 
+def _count_levels(staged: DataFrame, tree: ClassTree) -> dict[str, Any]:
+    """Count the assigned listings by the level of their category, and those of exact classes."""
+    assigned = staged.where(F.col("decision") == Decision.ASSIGNED.value)
+    by_level = {f"level_{level}": 0 for level in range(1, len(tree.levels) + 1)}
+    exact = 0
+    # As many rows as categories, at most.
+    for category, listings in assigned.groupBy("category_id").count().collect():
+        by_level[f"level_{len(tree.taxonomy[category].path)}"] += listings
+        exact += listings if category in tree.exact else 0
+    return {"assigned_by_level": by_level, "assigned_exact": exact}
+
+
 def _rates(counts: dict[str, Any]) -> dict[str, float]:
-    """Shares of the listings by decision (`coverage`: assigned), and of the photos rejected."""
+    """Shares of the listings by decision (`coverage`: assigned), and of photos rejected."""
     listings, photos = max(1, counts["listings"]), max(1, counts["photos"])
     return {
         "coverage": round(counts[Decision.ASSIGNED] / listings, 4),
+        "exact_coverage": round(counts["assigned_exact"] / listings, 4),
         "needs_review_rate": round(counts[Decision.NEEDS_REVIEW] / listings, 4),
         "rejected_rate": round(counts[Decision.REJECTED] / listings, 4),
         "photos_rejected_rate": round(counts["photos_rejected"] / photos, 4),

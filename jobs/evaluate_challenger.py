@@ -45,17 +45,19 @@ from rich.table import Table
 from jobs.command.progress import show_progress
 from jobs.command.report import write_report
 from jobs.command.session import start_session
-from jobs.pages.evaluation import FIGURES, Mistake, evaluation_page
+from jobs.pages.evaluation import Mistake, evaluation_page, figures_shown
 from jobs.stages.embedding import embed_photos, scratch_folder
 from jobs.stages.embedding_store import EmbeddingStore
 from jobs.stages.fingerprint import describe_data
 from jobs.stages.manifest import read_photos
 from jobs.stages.scoring import score_photos
+from jobs.stages.spool import Spool
 from jobs.stages.thumbnails import read_thumbnails
 from jobs.stages.unread import check_drivers
 from jobs.stages.worker import ship_model
 from schemas.errors import DataContractError, SettingsError
 from seer_model.categorizer.bundle import ResolvedBundle
+from seer_model.categorizer.scoring import SCORES
 from seer_model.evaluation.comparison import Confusion, worst_confusions
 from seer_model.evaluation.outcomes import compare_with_labels
 from seer_model.evaluation.record import EvaluatedModel, evaluation_record
@@ -83,7 +85,7 @@ def evaluate(settings: EvaluateChallenger) -> None:
         runs.log_data(data)
         check_drivers(data, settings)
         _link_models(settings, challenger, champion)
-        listings = _labelled_listings(photos)
+        listings = _labelled_listings(photos, work / "listings")
         # One store for both: models that share a backbone share its embeddings.
         store, limits = settings.embeddings or work / "embeddings", settings.photo_limits()
         evaluated = _evaluate(challenger, photos, listings, store, work / "challenger", limits)
@@ -141,13 +143,13 @@ def _link_models(
             runs.link_model(model.name, model.version)
 
 
-def _labelled_listings(photos: DataFrame) -> pa.Table:
+def _labelled_listings(photos: DataFrame, work: Path) -> pa.Table:
     """Return `listing_id`, `label` and `slices` (those of the first photo), by `listing_id`."""
     listings = photos.groupBy("listing_id").agg(
         F.min("category_id").alias("label"),
         F.min_by("slices", "image_index").alias("slices"),
     )
-    return listings.toArrow().sort_by("listing_id")
+    return Spool.write(listings, work).read(*listings.columns).sort_by("listing_id")
 
 
 def _evaluate(
@@ -165,7 +167,8 @@ def _evaluate(
         with attempt:
             embedded = embed_photos(photos, shipped, embeddings, work, limits)
             with show_progress(photos.sparkSession, "scoring listings"):
-                scores = score_photos(embedded.photos, shipped).toArrow().sort_by("listing_id")
+                spool = Spool.write(score_photos(embedded.photos, shipped), work / "scores")
+    scores = spool.read(*SCORES.names).sort_by("listing_id")
     if scores.column("listing_id").to_pylist() != listings.column("listing_id").to_pylist():
         raise DataContractError(f"{len(scores)} listings scored of {len(listings)} labelled")
     labels = listings.column("label").to_pylist()
@@ -241,7 +244,7 @@ def _log(evaluation: dict[str, Any], html: str, page: Path | None) -> None:
 def _print_table(evaluation: dict[str, Any]) -> None:
     roles = [role for role in ("challenger", "champion") if evaluation[role]]
     table = Table("", *roles, *(["difference (95 % interval)"] if len(roles) > 1 else []))
-    for name in FIGURES:
+    for name in figures_shown(evaluation):
         values = [evaluation[role]["figures"].get(name) for role in roles]
         cells = ["-" if v is None else f"{v:.3f}" for v in values]
         if d := evaluation["differences"].get(name):

@@ -13,7 +13,6 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
-from itertools import starmap
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -60,6 +59,7 @@ if __name__ == "__main__":
     check_arguments(TrainHead)  # Before the imports below, which take seconds.
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
@@ -74,6 +74,7 @@ from jobs.stages.embedding import embed_photos, scratch_folder
 from jobs.stages.embedding_store import EmbeddingStore
 from jobs.stages.fingerprint import describe_data
 from jobs.stages.manifest import read_photos
+from jobs.stages.spool import Spool
 from jobs.stages.unread import check_drivers
 from jobs.stages.worker import ship_model
 from schemas.errors import DataContractError
@@ -82,7 +83,6 @@ from schemas.taxonomy_readers import read_taxonomy
 from seer_model.backbones.backbone import Backbone, save_backbone
 from seer_model.categorizer.bundle import Bundle, save_bundle
 from seer_model.categorizer.hierarchy import ClassTree
-from seer_model.photos.source import PhotoSource
 from seer_model.tracking import registration, registry, runs
 from seer_model.training.finetuning import FinetuneRecipe, finetune
 from seer_model.training.fit import LabelledPhotos, fit_bundle
@@ -111,9 +111,9 @@ def train(settings: TrainHead) -> None:
         runs.log_data(data)
         check_drivers(data, settings)
         if settings.finetune:
-            backbone = _finetune(backbone, photos, taxonomy, settings)
+            backbone = _finetune(backbone, photos, taxonomy, work, settings)
         embedded = _embed(photos, backbone, work, settings)
-        train_photos, val_photos = _split(embedded.table, backbone.width)
+        train_photos, val_photos = embedded.train, embedded.val
         started = perf_counter()
         fitted = fit_bundle(
             backbone,
@@ -125,7 +125,7 @@ def train(settings: TrainHead) -> None:
             origin={
                 "manifest": data["manifest"],
                 "ds": ds,
-                "photos": embedded.table.num_rows,
+                "photos": len(train_photos.labels) + len(val_photos.labels),
                 "embedded_on": embedded.devices,
                 "listings": len(set(train_photos.listing_ids) | set(val_photos.listing_ids)),
                 "fingerprint": data["digest"],
@@ -167,7 +167,8 @@ def _labelled(photos: DataFrame) -> DataFrame:
 
 
 class _Embedded(NamedTuple):
-    table: pa.Table
+    train: LabelledPhotos
+    val: LabelledPhotos
     photos_embedded: int
     devices: dict[str, int]
     store_files_damaged: int
@@ -175,7 +176,7 @@ class _Embedded(NamedTuple):
 
 
 def _embed(photos: DataFrame, backbone: Backbone, work: Path, settings: TrainHead) -> _Embedded:
-    """Embed the photos and collect those that could be read: listing, label, split, vector."""
+    """Embed the photos; returns those that could be read, to train on and to calibrate by."""
     spark = photos.sparkSession
     save_backbone(backbone, work / "model" / "backbone")
     model = ship_model(spark, work / "model", backbone.digest)
@@ -186,11 +187,12 @@ def _embed(photos: DataFrame, backbone: Backbone, work: Path, settings: TrainHea
         with attempt:
             embedded = embed_photos(photos, model, store, work / "embedded", limits)
             usable = embedded.photos.where(F.col("vector").isNotNull())
-            table = usable.select("listing_id", "category_id", "split", "vector").toArrow()
-    # Spark returns rows in any order, and the training must not depend on it.
-    table = table.sort_by([("listing_id", "ascending"), ("vector", "ascending")])
+            columns = ("listing_id", "category_id", "split", "vector")
+            key = F.xxhash64("vector").alias("vector_key")
+            spool = Spool.write(usable.select(*columns, key), work / "usable")
+    train, val = _split(spool, backbone.width)
     seconds = perf_counter() - started
-    return _Embedded(table, embedded.embedded, embedded.devices, store.quarantined, seconds)
+    return _Embedded(train, val, embedded.embedded, embedded.devices, store.quarantined, seconds)
 
 
 def _save(bundle: Bundle, work: Path, settings: TrainHead) -> dict[str, Any]:
@@ -227,23 +229,24 @@ def _keep(bundle: Path, name: str) -> Path:
 
 
 def _finetune(
-    backbone: Backbone, photos: DataFrame, taxonomy: Taxonomy, settings: TrainHead
+    backbone: Backbone, photos: DataFrame, taxonomy: Taxonomy, work: Path, settings: TrainHead
 ) -> Backbone:
     """Fine-tune in this process, on its GPU if there is one."""
-    columns = ("listing_id", "category_id", "split", "image_index")
+    columns = ("listing_id", "category_id", "split", "image_index", "photo_key")
     source = ("image_uri", "image_bytes", "image_key")
-    with show_progress(photos.sparkSession, "collecting the photos to fine-tune on"):
-        table = photos.where(F.col("problem").isNull()).select(*columns, *source).toArrow()
-    table = table.sort_by([("listing_id", "ascending"), ("image_index", "ascending")])
-    table = table.filter(pc.invert(_is_val(table)))
-    if not table.num_rows:
+    with show_progress(photos.sparkSession, "writing the photos to fine-tune on"):
+        usable = photos.where(F.col("problem").isNull())
+        spool = Spool.write(usable.select(*columns, *source), work / "finetune")
+    table = spool.read(*columns)
+    order, val = _order(table, _is_val(table), "listing_id", "image_index", "photo_key")
+    rows = order[: len(order) - val]
+    if not len(rows):
         raise DataContractError("no labelled photo to fine-tune on")
-    ClassTree(taxonomy, table.column("category_id").to_pylist())  # Refuses unknown labels early.
-    categories = table.column("category_id").dictionary_encode().combine_chunks()
-    sources = zip(*(table.column(name).to_pylist() for name in source), strict=True)
+    categories = table.column("category_id").take(rows).combine_chunks().dictionary_encode()
+    ClassTree(taxonomy, categories.dictionary.to_pylist())  # Refuses unknown labels early.
     return finetune(
         backbone,
-        list(starmap(PhotoSource, sources)),
+        spool.map_photos(rows),
         categories.indices.to_numpy().astype(np.int64),
         FinetuneRecipe(
             epochs=settings.finetune_epochs,
@@ -258,17 +261,37 @@ def _finetune(
     )
 
 
-def _split(table: pa.Table, width: int) -> tuple[LabelledPhotos, LabelledPhotos]:
+def _split(spool: Spool, width: int) -> tuple[LabelledPhotos, LabelledPhotos]:
     """Photos to train on, and photos to stop and calibrate by."""
-    val = _is_val(table)
-    train_photos = _as_arrays(table.filter(pc.invert(val)), width)
-    val_photos = _as_arrays(table.filter(val), width)
-    if not train_photos.labels or not val_photos.labels:
+    table = spool.read("listing_id", "category_id", "split", "vector_key")
+    order, val = _order(table, _is_val(table), "listing_id", "vector_key")
+    train = len(order) - val
+    if not train or not val:
         raise DataContractError(
-            f"too few labelled photos that can be read: {len(train_photos.labels)} to train on, "
-            f"{len(val_photos.labels)} to calibrate on"
+            f"too few labelled photos that can be read: {train} to train on, {val} to calibrate on"
         )
-    return train_photos, val_photos
+    listing_ids = table.column("listing_id").take(order).to_pylist()
+    categories = table.column("category_id").take(order).combine_chunks().dictionary_encode()
+    names = categories.dictionary.to_pylist()
+    labels = [names[i] for i in categories.indices.to_numpy()]
+    vectors = spool.read_vectors(np.argsort(order), width)
+    return (
+        LabelledPhotos(listing_ids[:train], labels[:train], vectors[:train]),
+        LabelledPhotos(listing_ids[train:], labels[train:], vectors[train:]),
+    )
+
+
+def _order(table: pa.Table, val: pa.Array, *keys: str) -> tuple[npt.NDArray[np.int64], int]:
+    """Order the rows to train on, then those of `val`, each by the keys.
+
+    Spark writes rows in any order, and the training must not depend on it.
+
+    Returns:
+        The positions of the rows in this order, int64, and how many of them are of `val`.
+    """
+    table = table.select(keys).append_column("val", val)
+    order = pc.sort_indices(table, [(name, "ascending") for name in ("val", *keys)])
+    return order.to_numpy().astype(np.int64), pc.sum(val).as_py() or 0
 
 
 def _is_val(table: pa.Table) -> pa.Array:
@@ -280,15 +303,6 @@ def _is_val(table: pa.Table) -> pa.Array:
 
 def _held_out(listing_id: str) -> bool:
     return hashlib.sha256(listing_id.encode()).digest()[0] % _HELD_OUT == 0
-
-
-def _as_arrays(table: pa.Table, width: int) -> LabelledPhotos:
-    data = b"".join(table.column("vector").to_pylist())
-    return LabelledPhotos(
-        table.column("listing_id").to_pylist(),
-        table.column("category_id").to_pylist(),
-        np.frombuffer(data, "<f2").reshape(-1, width),
-    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

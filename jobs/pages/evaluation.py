@@ -11,7 +11,7 @@ from jobs.pages.evaluation_plots import draw_plots
 from seer_model.evaluation.comparison import Confusion
 from seer_model.evaluation.record import SMALL_SLICE
 
-__all__ = ["FIGURES", "Mistake", "evaluation_page"]
+__all__ = ["FIGURES", "Mistake", "evaluation_page", "figures_shown"]
 
 # The most rows of a table; the record has all.
 _SLICES = 50
@@ -22,16 +22,16 @@ FIGURES = {
     "top1": "the best class is the label",
     "top5": "the label is among the best five",
     "parent": "the best class has the label's parent",
-    "coverage": "listings that were assigned a category",
+    "coverage": "listings that were assigned a category, of whatever level",
+    "exact_coverage": "listings that were assigned an exact class, the finest that the model knows",
     "precision": "of the assigned, the category is the label or an ancestor of it",
-    "assigned_leaf": "of the assigned, the category is a class, not an ancestor",
     "coverage_at_target": "what one threshold could assign at the challenger's target precision",
     "hierarchical_precision": "categories on the assigned paths that are on the labels' paths",
     "hierarchical_recall": "categories on the labels' paths that are on the assigned paths",
     "calibration_error": "expected difference between a score and the share right at that score",
     "known": "the label is one of the model's classes",
 }
-"""The figures shown, in order, with their meaning."""
+"""The figures that every evaluation shows, in order, with their meaning."""
 
 _LESS_IS_BETTER = {"calibration_error"}
 
@@ -98,11 +98,6 @@ def _slices(evaluation: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 def _rows(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
     champion = evaluation["champion"]
     figures = evaluation["challenger"]["figures"]
-    levels = {
-        name: f"of labels that deep, the best class is right at level {name.removeprefix('level_')}"
-        for name in figures
-        if name.startswith("level_")
-    }
     return [
         {
             "label": name.replace("_", " ").replace("top", "top-"),
@@ -112,8 +107,24 @@ def _rows(evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
             "more_is_better": name not in _LESS_IS_BETTER,
             "meaning": meaning,
         }
-        for name, meaning in (FIGURES | levels).items()
+        for name, meaning in figures_shown(evaluation).items()
     ]
+
+
+def figures_shown(evaluation: Mapping[str, Any]) -> dict[str, str]:
+    """Return `FIGURES`, and those of every level that either model has, with their meaning."""
+    models = [evaluation[role] for role in ("challenger", "champion") if evaluation[role]]
+    found = sorted({name for model in models for name in model["figures"]})
+    meanings = {
+        "coverage_level_": "listings that were assigned a category of level {}",
+        "level_": "of labels that deep, the best class is right at level {}",
+    }
+    return FIGURES | {
+        name: meaning.format(name.removeprefix(prefix))
+        for prefix, meaning in meanings.items()
+        for name in found
+        if name.startswith(prefix)
+    }
 
 
 def _verdict(evaluation: Mapping[str, Any]) -> str:

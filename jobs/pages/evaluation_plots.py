@@ -5,6 +5,7 @@ import io
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -18,8 +19,8 @@ __all__ = ["draw_plots", "training_plots"]
 _COLOURS = {"challenger": "#0b6e99", "champion": "#c2701e", "val": "#0b6e99"}
 _SIZE = (5.2, 3.6)
 _DPI = 110
-_COMPARED = ("top1", "top5", "parent", "coverage", "precision", "hierarchical_precision",
-             "hierarchical_recall", "calibration_error")  # fmt: skip
+_COMPARED = ("top1", "top5", "parent", "coverage", "exact_coverage", "precision",
+             "hierarchical_precision", "hierarchical_recall", "calibration_error")  # fmt: skip
 
 Models = Mapping[str, Mapping[str, Any]]
 
@@ -102,8 +103,8 @@ def _risk_coverage(axes: Axes, models: Models, target: float) -> None:
     axes.axhline(target, color="#999999", linewidth=1, linestyle="--")
     axes.text(1, target, "target", ha="right", va="bottom", color="#666666", fontsize=8)
     for role, model in models.items():
-        if curve := model["risk_coverage"]:
-            axes.plot(*zip(*curve, strict=True), color=_COLOURS[role], label=role)
+        curve = np.reshape(model["risk_coverage"], (-1, 2))  # Empty if no photo was usable.
+        axes.plot(curve[:, 0], curve[:, 1], color=_COLOURS[role], label=role)
         figures = model["figures"]
         if "precision" in figures:
             point = (figures["coverage"], figures["precision"])

@@ -6,6 +6,7 @@
 - embedding: photos → embeddings, from the store or computed
 - embedding_store: the embeddings kept between runs
 - scoring: embeddings → one decision a listing
+- spool: rows → this process, through files
 - publish: staged rows → the partition that readers see
 
 Used by several of them: worker (the model on the executors, the device of a task) and aggregates

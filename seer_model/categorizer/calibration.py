@@ -1,7 +1,7 @@
 """Calibration of scores by a temperature, and thresholds that meet a target precision."""
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -10,15 +10,18 @@ from pydantic.dataclasses import dataclass
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
-from seer_model.categorizer.hierarchy import ClassTree
+from seer_model.categorizer.hierarchy import ClassTree, LevelBest
 from seer_model.files import STRICT
 
 __all__ = ["Calibration", "calibrate", "class_probabilities", "lower_bound"]
 
 Floats = npt.NDArray[np.float32]
 Probabilities = npt.NDArray[np.float64]
+Number = TypeVar("Number", bound=np.generic)
 
 _ONE_SIDED_90 = 1.2816
+# Scores in float64 are only ever held of so many listings.
+_ROWS_AT_ONCE = 16_384
 
 
 @dataclass(frozen=True, config=STRICT | ConfigDict(extra="ignore"))
@@ -80,7 +83,7 @@ def calibrate(
     known = np.array([label in tree.position for label in labels])
     targets = np.array([tree.position.get(label, 0) for label in labels], np.int64)
     temperature = _fit_temperature(logits[known], targets[known])
-    best = tree.best(class_probabilities(logits, temperature))
+    best = _best(logits, temperature, tree)
     open_rows = np.ones(len(labels), bool)
     thresholds: list[float | None] = []
     for level, found in zip(reversed(tree.levels), reversed(best), strict=True):
@@ -100,13 +103,33 @@ def calibrate(
     return Calibration(temperature, tuple(reversed(thresholds)), target_precision)
 
 
+def _parts(rows: npt.NDArray[Number]) -> list[npt.NDArray[Number]]:
+    return [rows[i : i + _ROWS_AT_ONCE] for i in range(0, len(rows), _ROWS_AT_ONCE)]
+
+
+def _best(logits: Floats, temperature: float, tree: ClassTree) -> list[LevelBest]:
+    """The best category of each level for each row, see `ClassTree.best`."""
+    parts = [tree.best(class_probabilities(part, temperature)) for part in _parts(logits)]
+    return [
+        LevelBest(
+            np.concatenate([found.position for found in level]),
+            np.concatenate([found.score for found in level]),
+        )
+        for level in zip(*parts, strict=True)
+    ]
+
+
 def _fit_temperature(logits: Floats, targets: npt.NDArray[np.int64]) -> float:
     if len(targets) == 0:
         return 1.0
 
     def loss(log_temperature: float) -> float:
-        logs = log_softmax(logits.astype(np.float64) / np.exp(log_temperature), axis=1)
-        return float(-logs[np.arange(len(targets)), targets].mean())
+        temperature = np.exp(log_temperature)
+        logs = [
+            log_softmax(part.astype(np.float64) / temperature, axis=1)[np.arange(len(part)), right]
+            for part, right in zip(_parts(logits), _parts(targets), strict=True)
+        ]
+        return float(-np.concatenate(logs).mean())
 
     bounds = (np.log(0.05), np.log(20.0))
     return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))

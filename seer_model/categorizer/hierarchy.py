@@ -86,6 +86,11 @@ class ClassTree:
         return tuple(self._level(depth) for depth in range(1, deepest + 1))
 
     @cached_property
+    def exact(self) -> frozenset[str]:
+        """The classes with no class below them: nothing finer can be assigned."""
+        return frozenset(self.classes) - {c for chain in self._chains for c in chain[:-1]}
+
+    @cached_property
     def categories(self) -> tuple[str, ...]:
         """Category ids of all levels, one level after another."""
         return tuple(category for level in self.levels for category in level.categories)

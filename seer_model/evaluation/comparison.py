@@ -51,6 +51,7 @@ class GroupResult:
         precision: Of all listings with this best class, the share with this label; None for slices
             and for a category that is no listing's best class.
         coverage: The challenger's share of them that were assigned a category.
+        exact_coverage: The challenger's share of them that were assigned an exact class.
         top1_champion: The champion's `top1`; None without a champion.
         difference: Of `top1`, see `paired_difference`; None without a champion.
         confusion: The wrong class that is their best class most often, and how often; None if
@@ -63,6 +64,7 @@ class GroupResult:
     top1_interval: tuple[float, float]
     precision: float | None
     coverage: float
+    exact_coverage: float
     top1_champion: float | None
     difference: Difference | None
     confusion: tuple[str, int] | None
@@ -134,7 +136,10 @@ def compare_figures(
 def _differences(challenger: Outcomes, champion: Outcomes, weights: Floats) -> dict[str, Floats]:
     figures = weighted_figures(challenger, weights)
     baseline = weighted_figures(champion, weights)
-    return {name: figures[name] - baseline[name] for name in figures}
+    # Of a deep level that a model assigned nothing of, it has no figure.
+    none = np.zeros(len(weights))
+    names = dict.fromkeys([*figures, *baseline])
+    return {name: figures.get(name, none) - baseline.get(name, none) for name in names}
 
 
 def compare_groups(
@@ -165,6 +170,7 @@ def compare_groups(
                 top1_interval=wilson_interval(hits, len(rows)),
                 precision=hits / predicted[group] if are_categories and predicted[group] else None,
                 coverage=float(challenger.assigned[rows].mean()),
+                exact_coverage=float(challenger.exact[rows].mean()),
                 top1_champion=None if champion is None else float(champion.hit[rows].mean()),
                 difference=(
                     None

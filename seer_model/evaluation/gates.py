@@ -35,6 +35,11 @@ class _MaxFall(_Section):
     max_fall: NonNegativeFloat
 
 
+class _ExactCoverage(_Section):
+    min_share: float = Field(ge=0, le=1)
+    max_fall: NonNegativeFloat
+
+
 class _Precision(_Section):
     max_below_target: NonNegativeFloat
 
@@ -58,6 +63,7 @@ class Gates(_Section):
     data: _Data
     better: _Better
     coverage: _MaxFall
+    exact_coverage: _ExactCoverage | None = None
     precision: _Precision
     calibration: _Calibration
     slices: _Groups
@@ -131,6 +137,7 @@ def check_gates(
         *_data_gates(gates.data, evaluation),
         _better_gate(gates.better, differences),
         _coverage_gate(gates.coverage.max_fall, differences),
+        *_exact_coverage_gate(gates.exact_coverage, figures, differences),
         _precision_gate(gates.precision.max_below_target, figures, target),
         _calibration_gate(gates.calibration.max_error, figures),
         _groups_gate("slices", gates.slices, evaluation["slices"]),
@@ -190,6 +197,19 @@ def _coverage_gate(max_fall: float, differences: Mapping[str, Any]) -> Gate:
         _interval(found),
         f"falls by no more than {max_fall:g}",
     )
+
+
+def _exact_coverage_gate(
+    limits: _ExactCoverage | None, figures: Mapping[str, float], differences: Mapping[str, Any]
+) -> list[Gate]:
+    if limits is None:
+        return []
+    limit = f"at least {limits.min_share:g}, and falls by no more than {limits.max_fall:g}"
+    share, found = figures.get("exact_coverage"), differences.get("exact_coverage")
+    if share is None or found is None:
+        return [Gate("exact_coverage", False, "not measured; evaluate again", limit)]
+    passed = share >= limits.min_share and found["value"] >= -limits.max_fall
+    return [Gate("exact_coverage", passed, f"{share:.3f}, {_interval(found)}", limit)]
 
 
 def _precision_gate(max_below: float, figures: Mapping[str, float], target: float) -> Gate:

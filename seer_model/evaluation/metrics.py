@@ -30,10 +30,10 @@ class Quality:
         top5: Share whose label is among the best five classes.
         parent: Share whose best class has the label's parent.
         coverage: Share of all labelled listings that were assigned.
+        exact_coverage: Share of all labelled listings that were assigned an exact class
+            (`ClassTree.exact`), right or wrong.
         precision: Share of those assigned whose category is the label or an ancestor of it. None
             if nothing was assigned.
-        assigned_leaf: Share of those assigned whose category is a class and no ancestor of one.
-            None if nothing was assigned.
         hierarchical_precision: Share of the categories on the assigned paths that are on the
             labels' paths (Kiritchenko et al. 2006, section 3). None if nothing was assigned.
         hierarchical_recall: Share of the categories on all labels' paths that are on the assigned
@@ -42,6 +42,8 @@ class Quality:
             bins (Guo et al. 2017, equation 3).
         levels: For each depth, the share of the labels that deep whose category at that depth is
             the best class's too.
+        coverage_levels: For each level, the share of all labelled listings that were assigned a
+            category of that level; together they are `coverage`.
     """
 
     listings: int
@@ -51,17 +53,20 @@ class Quality:
     top5: float
     parent: float
     coverage: float
+    exact_coverage: float
     precision: float | None
-    assigned_leaf: float | None
     hierarchical_precision: float | None
     hierarchical_recall: float
     calibration_error: float
     levels: tuple[float, ...]
+    coverage_levels: tuple[float, ...]
 
     def figures(self) -> dict[str, float]:
         """Return the figures that have a value, by name; levels as `level_1` and so on."""
         named = asdict(self)
         levels = {f"level_{i}": share for i, share in enumerate(named.pop("levels"), 1)}
+        covered = enumerate(named.pop("coverage_levels"), 1)
+        levels |= {f"coverage_level_{i}": share for i, share in covered}
         return {name: float(x) for name, x in (named | levels).items() if x is not None}
 
 
@@ -70,14 +75,18 @@ def measure_quality(outcomes: Outcomes) -> Quality:
     once = np.ones((1, len(outcomes.labels)))
     figures = weighted_figures(outcomes, once)
     found: dict[str, Any] = {name: float(values[0]) for name, values in figures.items()}
-    levels = tuple(found.pop(f"level_{i + 1}") for i in range(outcomes.levels.shape[1]))
-    for name in ("precision", "assigned_leaf", "hierarchical_precision"):
+    levels, coverage_levels = (
+        tuple(found.pop(name) for name in list(found) if name.startswith(prefix))
+        for prefix in ("level_", "coverage_level_")
+    )
+    for name in ("precision", "hierarchical_precision"):
         if np.isnan(found[name]):
             found[name] = None
     return Quality(
         listings=len(outcomes.labels),
         photographed=int(outcomes.photographed.sum()),
         levels=levels,
+        coverage_levels=coverage_levels,
         **found,
     )
 
@@ -102,6 +111,7 @@ def weighted_figures(outcomes: Outcomes, weights: Floats) -> dict[str, Floats]:
         return sums
 
     o = outcomes
+    listings: Floats = weights.sum(axis=1)
     photographed, assigned = total(o.photographed), total(o.assigned)
     on_assigned, on_label, on_both = (total(column) for column in o.depths.T)
     bins = score_bins(o)
@@ -115,17 +125,21 @@ def weighted_figures(outcomes: Outcomes, weights: Floats) -> dict[str, Floats]:
         for i, column in enumerate(o.levels.T)
     }
     return {
-        "known": total(o.known) / weights.sum(axis=1),
+        "known": total(o.known) / listings,
         "top1": _ratio(total(o.hit), photographed, 0.0),
         "top5": _ratio(total(o.hit5), photographed, 0.0),
         "parent": _ratio(total(o.parent), photographed, 0.0),
-        "coverage": assigned / weights.sum(axis=1),
+        "coverage": assigned / listings,
+        "exact_coverage": total(o.exact) / listings,
         "precision": _ratio(total(o.right), assigned, np.nan),
-        "assigned_leaf": _ratio(total(o.leaf), assigned, np.nan),
         "hierarchical_precision": _ratio(on_both, on_assigned, np.nan),
         "hierarchical_recall": on_both / on_label,
         "calibration_error": _ratio(np.sum(gaps, axis=0), photographed, 0.0),
         **levels,
+        **{
+            f"coverage_level_{level}": total(o.depths[:, 0] == level) / listings
+            for level in range(1, int(o.depths[:, :2].max()) + 1)
+        },
     }
 
 

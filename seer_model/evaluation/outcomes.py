@@ -32,9 +32,9 @@ class Outcomes:
         known: The label is one of the classes.
         assigned: The listing was assigned a category.
         right: The assigned category is the label or an ancestor of it.
-        leaf: The assigned category is a class and no ancestor of one.
-        depths: int64, (listings, 3): number of categories on the assigned category's path (0 if
-            none), on the label's, and on both; a path includes the category itself.
+        exact: The assigned category is one of `ClassTree.exact`.
+        depths: int64, (listings, 3): number of categories on the assigned category's path (its
+            level; 0 if none), on the label's, and on both; a path includes the category itself.
         levels: int64, (listings, depth): for each depth, 1 where the best class has the label's
             category there, 0 where not, -1 where the label is not that deep.
     """
@@ -49,7 +49,7 @@ class Outcomes:
     known: Flags
     assigned: Flags
     right: Flags
-    leaf: Flags
+    exact: Flags
     depths: npt.NDArray[np.int64]
     levels: npt.NDArray[np.int64]
 
@@ -88,7 +88,6 @@ def compare_with_labels(tree: ClassTree, labels: Sequence[str], scores: pa.Table
     ]
     named: set[str] = {c for c in (*labels, *best, *categories) if c is not None}
     paths = {c: _path(tree, c) for c in named}
-    ancestors = {a for c in tree.classes for a in tree.taxonomy.ancestors(c)}
     deepest = max(len(paths[label]) for label in labels)
 
     def flags(found: list[bool]) -> Flags:
@@ -111,7 +110,7 @@ def compare_with_labels(tree: ClassTree, labels: Sequence[str], scores: pa.Table
         known=flags([y in tree.position for y in labels]),
         assigned=assigned,
         right=flags([c in paths[y] for c, y in category_and_label]),
-        leaf=flags([c is not None and c not in ancestors for c in categories]),
+        exact=flags([c in tree.exact for c in categories]),
         depths=np.array(
             [_depths(paths[c] if c else (), paths[y]) for c, y in category_and_label], np.int64
         ),

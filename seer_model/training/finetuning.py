@@ -2,10 +2,11 @@
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -24,15 +25,24 @@ from seer_model.training.pretraining.crops import CropSpec, MultiCrop
 from seer_model.training.pretraining.optim import adamw, cosine_with_warmup
 from seer_model.training.watch import Watch, unwatched
 
-__all__ = ["FinetuneRecipe", "finetune"]
+__all__ = ["FinetuneRecipe", "PhotoSources", "finetune"]
 
 log = logging.getLogger(__name__)
 
 # Photos are decoded slightly larger than the crops: the usual ratio of 256 to 224.
 _MARGIN = 8 / 7
 _STATISTICS_BATCHES = 16
+_CHECKS_AT_ONCE = 4096
 
 Rows = npt.NDArray[np.int64]
+
+
+class PhotoSources(Protocol):
+    """Photos by number, such as a list; read when they are asked for, so there may be many."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, number: int, /) -> PhotoSource: ...
 
 
 @dataclass(frozen=True)
@@ -77,7 +87,7 @@ class FinetuneRecipe:
 
 def finetune(
     backbone: Backbone,
-    sources: Sequence[PhotoSource],
+    sources: PhotoSources,
     labels: Rows,
     recipe: FinetuneRecipe = FinetuneRecipe(),
     *,
@@ -279,7 +289,7 @@ class _Learner:
 class _Photos:
     """Decodes batches of photos in threads, prefetching one batch."""
 
-    def __init__(self, sources: Sequence[PhotoSource], threads: int, limits: PhotoLimits) -> None:
+    def __init__(self, sources: PhotoSources, threads: int, limits: PhotoLimits) -> None:
         self._sources = sources
         self._threads = threads
         self._limits = limits
@@ -287,17 +297,20 @@ class _Photos:
     def readable(self, watch: Watch) -> Rows:
         """Positions of the readable photos; pixels are not kept."""
 
-        def is_readable(source: PhotoSource) -> bool:
+        def is_readable(number: int) -> bool:
             try:
-                load_photo(source, 1, self._limits)
+                load_photo(self._sources[number], 1, self._limits)
             except PhotoRejected:
                 return False
             return True
 
         with ThreadPoolExecutor(self._threads, thread_name_prefix="finetune-decode") as pool:
-            found = pool.map(is_readable, self._sources)
+            photos = range(len(self._sources))
+            # A pool takes all tasks of a call at once.
+            parts = (photos[i : i + _CHECKS_AT_ONCE] for i in photos[::_CHECKS_AT_ONCE])
+            found = chain.from_iterable(pool.map(is_readable, part) for part in parts)
             label = "fine-tuning, checking that photos are readable"
-            return np.flatnonzero(list(watch(found, label, "photos", len(self._sources))))
+            return np.flatnonzero(list(watch(found, label, "photos", len(photos))))
 
     def batches(self, rows: Iterable[Rows], size: int) -> Iterator[torch.Tensor]:
         """Decode one batch per item of `rows`: uint8, (N, size, size, 3)."""

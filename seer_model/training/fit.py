@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +22,10 @@ from seer_model.training.head import HeadTraining, train_head
 from seer_model.training.watch import Watch, unwatched
 
 __all__ = ["FittedBundle", "LabelledPhotos", "fit_bundle"]
+
+
+# Bounds the memory of scores in float64, and of photos as Python objects.
+_LISTINGS_AT_ONCE = 16_384
 
 
 class LabelledPhotos(NamedTuple):
@@ -101,14 +106,16 @@ def fit_bundle(
         seed=seed,
         watch=watch,
     )
-    starts = [i for i, x in enumerate(val.listing_ids) if i == 0 or x != val.listing_ids[i - 1]]
-    counts = np.diff([*starts, len(val.listing_ids)])
-    labels = [val.labels[i] for i in starts]
-    logits = training.head.logits(fuse_photos(val.vectors, counts))
+    bounds = _bounds(val.listing_ids)
+    labels = [val.labels[first] for first in bounds[:-1]]
+    parts = [
+        bounds[i : i + _LISTINGS_AT_ONCE + 1] for i in range(0, len(labels), _LISTINGS_AT_ONCE)
+    ]
+    logits = np.concatenate([training.head.logits(_fused(val, part)) for part in parts])
     calibration = calibrate(logits, labels, tree, target_precision)
     bundle = Bundle(backbone, training.head, tree, calibration, origin)
-    scores = score_listings(bundle, _listings(val, starts, counts))
-    outcomes = compare_with_labels(tree, labels, pa.Table.from_batches([scores]))
+    scores = [score_listings(bundle, _listings(val, part)) for part in parts]
+    outcomes = compare_with_labels(tree, labels, pa.Table.from_batches(scores))
     quality = measure_quality(outcomes)
     bundle = replace(bundle, training={**origin, "val": quality.figures()})
     return FittedBundle(bundle, training, outcomes, quality)
@@ -118,15 +125,25 @@ def _positions(tree: ClassTree, labels: Sequence[str]) -> npt.NDArray[np.int64]:
     return np.array([tree.position[label] for label in labels], np.int64)
 
 
-def _listings(
-    photos: LabelledPhotos, starts: list[int], counts: npt.NDArray[np.int64]
-) -> pa.RecordBatch:
-    embedded = [
-        {"image_index": i, "vector": vector.tobytes(), "reject_reason": None}
-        for i, vector in enumerate(photos.vectors)
-    ]
+def _bounds(listing_ids: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Where the photos of each listing begin, of photos grouped by listing, and the end."""
+    new = (i for i, x in enumerate(listing_ids) if i == 0 or x != listing_ids[i - 1])
+    return np.array([*new, len(listing_ids)], np.int64)
+
+
+def _fused(photos: LabelledPhotos, bounds: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    return fuse_photos(photos.vectors[bounds[0] : bounds[-1]], np.diff(bounds))
+
+
+def _listings(photos: LabelledPhotos, bounds: npt.NDArray[np.int64]) -> pa.RecordBatch:
     rows = [
-        {"listing_id": photos.listing_ids[start], "photos": embedded[start : start + count]}
-        for start, count in zip(starts, counts, strict=True)
+        {
+            "listing_id": photos.listing_ids[first],
+            "photos": [
+                {"image_index": i, "vector": vector.tobytes(), "reject_reason": None}
+                for i, vector in enumerate(photos.vectors[first:last])
+            ],
+        }
+        for first, last in pairwise(bounds)
     ]
     return pa.RecordBatch.from_pylist(rows, schema=LISTINGS)

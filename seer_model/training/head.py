@@ -1,6 +1,6 @@
 """Train a linear head on embeddings: seconds for new labels or a new taxonomy."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,8 @@ __all__ = ["HeadTraining", "train_head"]
 Labels = npt.NDArray[np.int64]
 
 _TEMPERATURES = torch.logspace(-0.7, 1.0, 18)
+# Only so many rows are ever held in more than the two bytes a value that they come in.
+_ROWS_AT_ONCE = 16_384
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,9 @@ def train_head(
     Early stopping uses the loss on `val` at the best temperature. The logits are calibrated later
     anyway, and a head becomes overconfident long before it stops improving.
 
+    Photos are converted and standardised batch by batch, so there may be as many as fit into memory
+    as float16.
+
     Args:
         features: float16, (photos, width).
         labels: int64, (photos,), from 0 to `classes` - 1, every class at least once.
@@ -60,18 +65,15 @@ def train_head(
         patience: Passes without a better loss on `val` after which training stops.
         watch: Shows the passes.
     """
-    mean = features.mean(axis=0, dtype=np.float64)
-    deviation = features.std(axis=0, dtype=np.float64)
-    deviation[deviation < 1e-6] = 1.0
+    mean, deviation = _moments(features)
 
     def standardise(raw: npt.NDArray[np.float16]) -> torch.Tensor:
         return torch.from_numpy(((raw - mean) / deviation).astype(np.float32))
 
-    x, y = standardise(features), torch.from_numpy(labels)
-    val_x, val_y = standardise(val_features), torch.from_numpy(val_labels)
+    y, val_y = torch.from_numpy(labels), torch.from_numpy(val_labels)
     counts = np.bincount(labels, minlength=classes)
     weights = torch.from_numpy((len(labels) / (classes * counts)).astype(np.float32))
-    linear = torch.nn.Linear(x.shape[1], classes)
+    linear = torch.nn.Linear(features.shape[1], classes)
     torch.nn.init.zeros_(linear.weight)
     torch.nn.init.zeros_(linear.bias)
     optimiser = torch.optim.AdamW(linear.parameters(), lr=1e-3, weight_decay=0.1)
@@ -80,19 +82,22 @@ def train_head(
     val_losses: list[float] = []
     best = (linear.weight.detach().clone(), linear.bias.detach().clone())
     best_epoch = 0
-    label = f"training the head on {len(x)} photos of {classes} classes"
+    label = f"training the head on {len(features)} photos of {classes} classes"
     for epoch in watch(range(max_epochs), label, "epochs at most", max_epochs):
-        order = torch.randperm(len(x), generator=generator)
+        order = torch.randperm(len(features), generator=generator)
         total = 0.0
         for batch in torch.split(order, 256):
-            loss = functional.cross_entropy(linear(x[batch]), y[batch], weights)
+            loss = functional.cross_entropy(
+                linear(standardise(features[batch.numpy()])), y[batch], weights
+            )
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             total += loss.item() * len(batch)
-        train_losses.append(total / len(x))
+        train_losses.append(total / len(features))
         with torch.inference_mode():
-            val_losses.append(_calibrated_loss(linear(val_x), val_y))
+            parts = (linear(standardise(part)) for part in _parts(val_features))
+            val_losses.append(_calibrated_loss(parts, val_y))
         if val_losses[-1] <= min(val_losses):
             best = (linear.weight.detach().clone(), linear.bias.detach().clone())
             best_epoch = epoch
@@ -104,6 +109,31 @@ def train_head(
     return HeadTraining(head, train_losses, val_losses, best_epoch)
 
 
-def _calibrated_loss(logits: torch.Tensor, labels: torch.Tensor) -> float:
-    losses = [functional.cross_entropy(logits / t, labels).item() for t in _TEMPERATURES]
-    return min(losses)
+def _parts(features: npt.NDArray[np.float16]) -> Iterator[npt.NDArray[np.float16]]:
+    for first in range(0, len(features), _ROWS_AT_ONCE):
+        yield features[first : first + _ROWS_AT_ONCE]
+
+
+def _moments(
+    features: npt.NDArray[np.float16],
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Mean and standard deviation of each feature; 1 instead of the deviation of a constant one."""
+    mean = features.mean(axis=0, dtype=np.float64)
+    squares = np.zeros_like(mean)
+    for part in _parts(features):
+        squares += ((part - mean) ** 2).sum(axis=0)
+    deviation = np.sqrt(squares / len(features))
+    deviation[deviation < 1e-6] = 1.0
+    return mean, deviation
+
+
+def _calibrated_loss(parts: Iterable[torch.Tensor], labels: torch.Tensor) -> float:
+    """The loss at the best temperature, of logits that come in parts."""
+    losses = torch.zeros(len(_TEMPERATURES), dtype=torch.float64)
+    first = 0
+    for logits in parts:
+        targets = labels[first : first + len(logits)]
+        first += len(logits)
+        for i, t in enumerate(_TEMPERATURES):
+            losses[i] += functional.cross_entropy(logits / t, targets, reduction="sum")
+    return float(losses.min()) / len(labels)

@@ -127,6 +127,10 @@ def test_run_has_the_figures(reports: dict[str, dict[str, Any]]) -> None:
     assert sum(metrics[name] for name in Decision) == 81
     assert metrics["reject_reasons.not_found"] == metrics["rejected"] == 1
     assert metrics["coverage"] == pytest.approx(report["assigned"] / 81, abs=1e-4)
+    assert sum(report["assigned_by_level"].values()) == report["assigned"]
+    assert report["assigned_by_level"]["level_2"] == report["assigned_exact"]
+    assert metrics["assigned_by_level.level_1"] == report["assigned_by_level"]["level_1"]
+    assert metrics["exact_coverage"] == pytest.approx(report["assigned_exact"] / 81, abs=1e-4)
     assert metrics["needs_review_rate"] == pytest.approx(report["needs_review"] / 81, abs=1e-4)
     assert metrics["rejected_rate"] == pytest.approx(1 / 81, abs=1e-4)
     assert metrics["photos_rejected_rate"] == pytest.approx(1 / 81, abs=1e-4)

@@ -32,7 +32,7 @@ def drawn_outcomes(listings: int, right: float, seed: int, labels_seed: int = 0)
         known=everywhere,
         assigned=assigned,
         right=hit & assigned,
-        leaf=assigned,
+        exact=assigned & (confidence > 0.8),
         depths=np.stack([taken, np.ones_like(taken), taken * hit], axis=1),
         levels=hit.astype(np.int64)[:, None],
     )

@@ -1,12 +1,13 @@
 """Labelled listings, and a registry with versions to evaluate and promote."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
+from pyspark.sql import SparkSession
 
 from seer_model.categorizer.bundle import Bundle, save_bundle
 from seer_model.categorizer.head import LinearHead
@@ -85,3 +86,16 @@ def database(registry_file: Path, tmp_path: Path) -> str:
 @pytest.fixture(autouse=True)
 def _short_speed_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(record, "_SECONDS_OF_SPEED", 0.05)
+
+
+@pytest.fixture
+def small_results(spark: SparkSession) -> Iterator[None]:
+    """Spark refuses to collect more than 30 KB, as it does by default with more than 1 GB.
+
+    The photos of `labelled` have 98 KB, their embeddings 48.
+    """
+    assert spark._jvm is not None
+    settings = spark.sparkContext._jsc.sc().conf()
+    settings.set("spark.driver.maxResultSize", "30k")
+    yield
+    settings.remove("spark.driver.maxResultSize")

@@ -1,6 +1,7 @@
 """jobs.evaluate_challenger: both models on the same listings, the record, the page."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,23 @@ def test_another_taxonomy_is_compared_by_category(
     assert record is not None
     assert record["missing_categories"] == ["cold/green"]
     assert record["challenger"]["figures"]["known"] == 0.75
+
+
+def test_many_listings_whatever_spark_may_collect(
+    small_results: None,
+    write_manifest: Callable[..., Path],
+    bundle_folder: Path,
+    database: str,
+    tmp_path: Path,
+) -> None:
+    row = {"image_index": 0, "category_id": "warm/red", "split": "test"}
+    rows = [row | {"listing_id": f"{i} {'x' * 500}"} for i in range(200)]
+    manifest, report = write_manifest(tmp_path / "manifest", rows), tmp_path / "report.json"
+    argv = ["--manifest", str(manifest), "--challenger", str(bundle_folder)]
+    argv += ["--tracking-uri", database, "--report", str(report)]
+    assert evaluate_challenger.main(argv) == 0
+    figures = json.loads(report.read_text(encoding="utf-8"))["challenger"]
+    assert (figures["listings"], figures["photographed"]) == (200, 0)
 
 
 def test_nothing_to_evaluate_on(

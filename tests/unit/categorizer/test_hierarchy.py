@@ -55,6 +55,15 @@ def sums_by_depth(tree: ClassTree, row: Probabilities) -> list[dict[str, float]]
 
 
 @given(trees())
+def test_exact_classes_have_no_class_below(tree: ClassTree) -> None:
+    above = {
+        c for c in tree.classes for other in tree.classes if c != other and tree.covers(c, other)
+    }
+    assert tree.exact == set(tree.classes) - above
+    assert tree.exact
+
+
+@given(trees())
 def test_levels_are_sums_over_descendants(tree: ClassTree) -> None:
     classes = random_probabilities(4, len(tree.classes))
     expected = [sums_by_depth(tree, row) for row in classes]

@@ -22,6 +22,7 @@ from schemas.taxonomy_readers import read_taxonomy
 FIGURES: dict[str, Any] = {
     "ds": "2026-11-28",
     "assigned": 12,
+    "assigned_exact": 11,
     "needs_review": 6,
     "rejected": 2,
     "reject_reasons": {"truncated": 1, "not_found": 1},
@@ -107,8 +108,8 @@ def tiles(monkeypatch: pytest.MonkeyPatch) -> list[Tile]:
 
 def test_it_opens_with_the_outcome(output: Path, taxonomy: Taxonomy, tiles: list[Tile]) -> None:
     assert shown(output, taxonomy).strip().splitlines()[0] == (
-        "20 listings: 12 assigned, 11 of them right (92%; target 80%); 6 to review; 2 rejected, "
-        "no photo of theirs being usable (not_found 1, truncated 1)."
+        "20 listings: 12 assigned, 11 of them right (92%; target 80%), 11 to an exact class; "
+        "6 to review; 2 rejected, no photo of theirs being usable (not_found 1, truncated 1)."
     )
 
 

@@ -70,6 +70,16 @@ def test_what_has_no_value_has_no_difference() -> None:
     assert "top1" in compare_figures(outcomes, none_assigned)
 
 
+def test_a_level_that_one_model_assigns_nothing_of_differs_by_all_of_the_other() -> None:
+    outcomes = drawn_outcomes(20, 0.5, 1)
+    deeper = type(outcomes)(
+        **{**vars(outcomes), "depths": outcomes.depths + outcomes.assigned[:, None]}
+    )
+    gained = compare_figures(deeper, outcomes)["coverage_level_2"].value
+    lost = compare_figures(outcomes, deeper)["coverage_level_2"].value
+    assert gained == -lost == outcomes.assigned.mean()
+
+
 def test_other_listings_are_refused() -> None:
     with pytest.raises(ValueError, match="not the champion's"):
         compare_figures(drawn_outcomes(20, 0.5, 1), drawn_outcomes(20, 0.5, 1, labels_seed=1))

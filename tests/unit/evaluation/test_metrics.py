@@ -92,7 +92,7 @@ def test_by_hand(tree: ClassTree) -> None:
         parent=3 / 6,
         coverage=4 / 8,
         precision=3 / 4,
-        assigned_leaf=2 / 4,
+        exact_coverage=2 / 8,
         # The paths assigned have 3 + 2 + 3 + 1 categories, of which 3, 2, 0 and 1 are on the
         # labels' paths; these have 3 + 3 + 2 + 3 + 2 + 2 + 3 + 3.
         hierarchical_precision=6 / 9,
@@ -100,16 +100,18 @@ def test_by_hand(tree: ClassTree) -> None:
         # The best class has the label's category: of all six tops 1, 1, 0, 0, 1, 1; of the six
         # second ones the same; of the three third ones 1, 0, 0.
         levels=(4 / 6, 4 / 6, 1 / 3),
+        coverage_levels=(1 / 8, 1 / 8, 2 / 8),
         # Bins 5 (0.5, 0.5), 6 (0.625), 7 (0.75, 0.75), 8 (0.875); hits 0, 0, 2, 0.
         calibration_error=pytest.approx((1.0 + 0.625 + 0.5 + 0.875) / 6),
     )
     assert quality.figures()["precision"] == 0.75
     assert quality.figures()["level_3"] == pytest.approx(1 / 3)
+    assert quality.figures()["coverage_level_3"] == 2 / 8
 
 
 def test_nothing_assigned(tree: ClassTree) -> None:
     quality = measure(tree, [("t-1", row({"t-1": 1.0}))])
-    assert (quality.coverage, quality.precision, quality.assigned_leaf) == (0, None, None)
+    assert (quality.coverage, quality.exact_coverage, quality.precision) == (0, 0, None)
     assert (quality.top1, quality.calibration_error) == (1, 0)
     assert "precision" not in quality.figures()
 
@@ -121,7 +123,7 @@ def test_nothing_read(tree: ClassTree) -> None:
 
 
 @pytest.mark.parametrize(
-    ("label", "category", "leaf"),
+    ("label", "category", "exact"),
     [
         pytest.param("a-1", "a-1", 0, id="an ancestor that is the label"),
         pytest.param("t-1", "a-2-1", 1, id="a class that is neither best nor right"),
@@ -129,10 +131,15 @@ def test_nothing_read(tree: ClassTree) -> None:
         pytest.param("a-1-2", "a", 0, id="an ancestor"),
     ],
 )
-def test_assigned_leaf_is_about_the_category(
-    tree: ClassTree, label: str, category: str, leaf: int
+def test_exact_is_about_the_category(
+    tree: ClassTree, label: str, category: str, exact: int
 ) -> None:
-    assert measure(tree, [(label, row({"a-1-1": 0.5}, category))]).assigned_leaf == leaf
+    assert measure(tree, [(label, row({"a-1-1": 0.5}, category))]).exact_coverage == exact
+
+
+def test_coverage_of_a_level_deeper_than_all_labels(tree: ClassTree) -> None:
+    quality = measure(tree, [("a", row({"a-1-1": 0.5}, "a-1-1"))])
+    assert (quality.levels, quality.coverage_levels) == ((1,), (0, 0, 1))
 
 
 def test_the_parents_of_top_categories_differ(tree: ClassTree, taxonomy: Taxonomy) -> None:
@@ -174,6 +181,7 @@ def test_bounds(tree: ClassTree, data: st.DataObject) -> None:
     assert all(0 <= share <= 1 for share in list(quality.figures().values())[2:])
     assert quality.top1 <= quality.top5
     assert quality.top1 <= quality.parent
+    assert quality.exact_coverage <= quality.coverage == pytest.approx(sum(quality.coverage_levels))
     assert quality.photographed <= quality.listings == len(rows)
     assert (quality.precision is None) == (quality.coverage == 0)
     backwards = measure(tree, rows[::-1])

@@ -85,6 +85,43 @@ def test_what_does_not_refuse(gates: Gates, changes: dict[str, Any]) -> None:
     assert failed(gates, evaluation(**changes)) == []
 
 
+@pytest.fixture
+def gates_on_exact_coverage(tmp_path: Path) -> Gates:
+    """Those that the package's file has as a comment."""
+    text = (ROOT / "seer_model/evaluation/gates.toml").read_text(encoding="utf-8")
+    path = tmp_path / "gates.toml"
+    settings = "[exact_coverage]\nmin_share = 0.3\nmax_fall = 0.02\n"
+    commented = "".join(f"# {line}\n" for line in settings.splitlines())
+    assert commented in text
+    path.write_text(text.replace(commented, settings), encoding="utf-8")
+    return read_gates(path)
+
+
+@pytest.mark.parametrize(
+    ("share", "fall", "refused"),
+    [
+        (0.4, 0.0, []),
+        (0.4, -0.03, ["exact_coverage"]),
+        (0.2, 0.1, ["exact_coverage"]),
+        # A record written before the figure was measured.
+        (None, None, ["exact_coverage"]),
+    ],
+)
+def test_exact_coverage_is_asked_where_the_settings_do(
+    gates: Gates,
+    gates_on_exact_coverage: Gates,
+    share: float | None,
+    fall: float | None,
+    refused: list[str],
+) -> None:
+    found = evaluation()
+    if share is not None and fall is not None:
+        found["challenger"]["figures"]["exact_coverage"] = share
+        found["differences"]["exact_coverage"] = difference(fall)
+    assert failed(gates_on_exact_coverage, found) == refused
+    assert failed(gates, found) == []
+
+
 def test_nothing_assigned_breaks_no_promise_of_precision(gates: Gates) -> None:
     found = evaluation()
     del found["challenger"]["figures"]["precision"]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from jobs.pages import evaluation, evaluation_plots
-from jobs.pages.evaluation import FIGURES, Mistake, evaluation_page
+from jobs.pages.evaluation import FIGURES, Mistake, evaluation_page, figures_shown
 from seer_model.categorizer.bundle import ResolvedBundle, load_bundle
 from seer_model.evaluation import record
 from seer_model.evaluation.comparison import worst_confusions
@@ -104,6 +104,17 @@ def test_the_record_is_json_with_both_models(pair: dict[str, Any]) -> None:
 def test_every_figure_shown_is_measured(pair: dict[str, Any]) -> None:
     assert FIGURES.keys() <= pair["challenger"]["figures"].keys()
     assert FIGURES.keys() - {"coverage_at_target"} <= pair["differences"].keys()
+
+
+def test_coverage_is_shown_by_level(pair: dict[str, Any]) -> None:
+    shown = figures_shown(pair)
+    assert {"exact_coverage", "coverage_level_1", "level_1"} <= shown.keys()
+    figures = pair["challenger"]["figures"]
+    assert figures["exact_coverage"] < figures["coverage"] == figures["coverage_level_1"]
+    assert all(0 <= group["exact_coverage"] <= group["coverage"] for group in pair["categories"])
+    text = Page(evaluation_page(pair)).text
+    assert "exact coverage" in text
+    assert "listings that were assigned a category of level 1" in text
 
 
 def test_without_a_champion(alone: dict[str, Any]) -> None:
