@@ -37,7 +37,7 @@ if __name__ == "__main__":
 
 import pyarrow as pa
 import torch
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F  # noqa: N812
 from rich.console import Console
 from rich.table import Table
@@ -49,6 +49,7 @@ from jobs.pages.evaluation import FIGURES, Mistake, evaluation_page
 from jobs.stages.embedding import embed_photos, scratch_folder
 from jobs.stages.embedding_store import EmbeddingStore
 from jobs.stages.fingerprint import describe_data
+from jobs.stages.labels import choose_labelled
 from jobs.stages.manifest import read_photos
 from jobs.stages.scoring import score_photos
 from jobs.stages.thumbnails import read_thumbnails
@@ -73,7 +74,9 @@ def evaluate(settings: EvaluateChallenger) -> None:
     """Score the same listings with each model, compare, log, and tag the challenger's version."""
     runs.connect(settings.tracking_uri)
     challenger, champion = _resolve_models(settings)
-    photos = _labelled_photos(start_session("evaluate_challenger"), settings)
+    spark = start_session("evaluate_challenger")
+    labelled = choose_labelled(read_photos(spark, settings.manifest, _partition(settings)))
+    photos = labelled.in_splits(*settings.splits)
     parameters = settings.model_dump(exclude={"tracking_uri", "report"})
     with (
         runs.tracked_run("evaluate_challenger", parameters) as run_id,
@@ -100,7 +103,7 @@ def evaluate(settings: EvaluateChallenger) -> None:
         confusions = _confusions(evaluated, photos, listings, limits)
         _log(evaluation, evaluation_page(evaluation, confusions), settings.page)
         _print_table(evaluation)
-        write_report(_summary(evaluation), settings.report)
+        write_report({**_summary(evaluation), **labelled.figures}, settings.report)
         _tag_challenger(settings, challenger, run_id)
 
 
@@ -114,19 +117,6 @@ def _resolve_models(
             f"{settings.challenger} and {settings.champion} are the same model: nothing to compare"
         )
     return challenger, champion
-
-
-def _labelled_photos(spark: SparkSession, settings: EvaluateChallenger) -> DataFrame:
-    photos = read_photos(spark, settings.manifest, _partition(settings)).where(
-        F.col("category_id").isNotNull()
-        & F.col("split").isin(settings.splits)
-        & F.col("listing_id").isNotNull()
-    )
-    if photos.isEmpty():
-        raise DataContractError(
-            f"{settings.manifest}: no labelled listing in the splits {', '.join(settings.splits)}"
-        )
-    return photos
 
 
 def _partition(settings: EvaluateChallenger) -> str | None:
