@@ -6,6 +6,7 @@ python -m jobs.evaluate_challenger --manifest manifest --splits test \
 
 import json
 import logging
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -24,7 +25,10 @@ class EvaluateChallenger(PhotoSettings):
     manifest: str = Field(description="the manifest's folder")
     ds: Day | None = Field(None, description="only this partition (default: all)")
     challenger: str = Field(description="models:/name/3, models:/name@alias, runs:/… or a folder")
-    champion: str | None = Field(None, description="the model to compare it with, named likewise")
+    champion: str | None = Field(
+        None,
+        description="the model to compare it with, named likewise (a first version has none)",
+    )
     splits: list[str] = Field(["test"], description="splits of the manifest (repeatable)")
     embeddings: Path | None = Field(None, description="embedding store to use and fill")
     page: Path | None = Field(
@@ -111,12 +115,23 @@ def _resolve_models(
     settings: EvaluateChallenger,
 ) -> tuple[ResolvedBundle, ResolvedBundle | None]:
     challenger = registry.resolve_bundle(settings.challenger)
-    champion = registry.resolve_bundle(settings.champion) if settings.champion else None
+    champion = None
+    if settings.champion and not _is_to_be_chosen(settings.champion):
+        champion = registry.resolve_bundle(settings.champion)
     if champion is not None and champion.bundle.digest == challenger.bundle.digest:
         raise SettingsError(
             f"{settings.challenger} and {settings.champion} are the same model: nothing to compare"
         )
     return challenger, champion
+
+
+def _is_to_be_chosen(champion: str) -> bool:
+    """Whether this is the alias of the champion, and the model has none yet."""
+    name = re.fullmatch("models:/(.+)@champion", champion)
+    if name is None or registry.aliased_version(name[1], "champion") is not None:
+        return False
+    log.warning("%s: there is no champion yet, so the challenger is measured alone", champion)
+    return True
 
 
 def _partition(settings: EvaluateChallenger) -> str | None:

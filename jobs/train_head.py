@@ -7,6 +7,7 @@ and calibrate. If no listing is in `val`, a seventh of the others is held out, b
 ids. `jobs.stages.labels` says what becomes of listings with two labels or splits.
 """
 
+import logging
 import os
 import shutil
 import sys
@@ -85,7 +86,9 @@ from seer_model.categorizer.hierarchy import ClassTree
 from seer_model.photos.source import PhotoSource
 from seer_model.tracking import registration, registry, runs
 from seer_model.training.finetuning import FinetuneRecipe, finetune
-from seer_model.training.fit import LabelledPhotos, fit_bundle
+from seer_model.training.fit import FittedBundle, LabelledPhotos, fit_bundle
+
+log = logging.getLogger(__name__)
 
 
 def train(settings: TrainHead) -> None:
@@ -150,6 +153,7 @@ def train(settings: TrainHead) -> None:
             "temperature": fitted.bundle.calibration.temperature,
             "thresholds": list(fitted.bundle.calibration.thresholds),
             "val": {name: round(value, 3) for name, value in quality.items()},
+            **_what_it_cannot_assign(fitted),
             "run_id": run_id,
         }
         on_val = {f"val_{name}": value for name, value in quality.items()}
@@ -202,6 +206,25 @@ def _save(bundle: Bundle, work: Path, settings: TrainHead) -> dict[str, Any]:
         "licence": bundle.backbone.licence,
         "taxonomy_categories": len(bundle.tree.taxonomy),
         "classes": len(bundle.tree.classes),
+    }
+
+
+def _what_it_cannot_assign(fitted: FittedBundle) -> dict[str, Any]:
+    """Say, and return for the report, what the model can never assign, and why."""
+    tree, shortfall = fitted.bundle.tree, fitted.shortfall
+    learned = set(tree.categories)
+    rest = [c.category_id for c in tree.taxonomy if c.category_id not in learned]
+    if rest:
+        log.info(
+            "%d of %d categories have no labelled listing in train and are never assigned: %s%s",
+            *(len(rest), len(tree.taxonomy), ", ".join(rest[:3]), " …" if len(rest) > 3 else ""),
+        )
+    if shortfall is not None:
+        log.warning("the model can assign nothing: %s", shortfall.reason)
+    return {
+        "categories_without_label": rest,
+        "assigns_nothing": shortfall and shortfall.reason,
+        "labels_missing": shortfall and shortfall.labels_missing,
     }
 
 

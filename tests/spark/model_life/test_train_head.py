@@ -116,6 +116,7 @@ def test_no_precision_is_promised_through_labels_of_chance(
     photo_of_noise: Callable[[int], bytes],
     tmp_path: Path,
     database: str,
+    caplog: pytest.LogCaptureFixture,
     leak: str,
 ) -> None:
     """What calibrates must not have been trained on, whichever way the data let it in."""
@@ -138,3 +139,8 @@ def test_no_precision_is_promised_through_labels_of_chance(
     figures = json.loads(report.read_text(encoding="utf-8"))
     assert figures["val"]["coverage"] == 0
     assert figures["labelled_listings"] == {"train": LISTINGS // 2, "val": LISTINGS // 2}
+    # And why nothing is assigned is said.
+    assert figures["categories_without_label"] == ["cold", "cold/blue", "cold/green"]
+    assert figures["labels_missing"] > 0
+    assert f"the model can assign nothing: {figures['assigns_nothing']}" in caplog.text
+    assert "3 of 6 categories have no labelled listing in train" in caplog.text
