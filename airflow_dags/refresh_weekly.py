@@ -8,7 +8,8 @@ run uses, and emits the asset `listing_categorizer_champion`.
 say why, the champion stays, and the daily runs go on with it. To roll back to the last champion:
 `python -m jobs.promote_challenger --model-name listing-categorizer --rollback`.
 
-**The first model** has no champion to compare with: train and promote it by hand.
+**The first model** has no champion to compare with: it is evaluated alone, and becomes the champion
+if it assigns something and passes the gates that are no comparison.
 """
 
 from datetime import timedelta

@@ -7,12 +7,11 @@ Each step but the drawing is a job, run in this process with the arguments that 
 it. `OUTPUT/demo.log` has these commands and what the jobs printed.
 """
 
-import csv
 import json
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import date
 from pathlib import Path
 from time import monotonic
@@ -25,6 +24,7 @@ from demo.samples import draw_sample_listings
 from demo.steps import Steps
 from jobs import build_manifest, categorize_listings, promote_challenger, train_head
 from jobs.command.settings import JobSettings, run_job
+from jobs.stages.listing_table import Row
 from schemas.errors import SettingsError
 from schemas.taxonomy_readers import read_taxonomy
 from seer_model.backbones.constants import DEFAULT_BACKBONE
@@ -79,7 +79,7 @@ class _Inputs(NamedTuple):
 def demo(settings: Demo) -> None:
     """Draw samples where needed, build manifests, train, promote, categorize, show."""
     output, today = settings.output, date.today().isoformat()
-    _check_inputs(settings)
+    rows = _check_inputs(settings)
     _start_afresh(output)
     own_labels = settings.listings is not None
     steps = Steps(_JOBS + (not own_labels), output / "demo.log")
@@ -87,7 +87,7 @@ def demo(settings: Demo) -> None:
         "From photos to categories: learn from labelled listings, categorize new ones",
         style="bold",
     )
-    inputs = _own_inputs(settings, steps) if own_labels else _sample_inputs(settings, steps)
+    inputs = _own_inputs(settings, rows, steps) if own_labels else _sample_inputs(settings, steps)
     tracking_uri = settings.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
     tracking_uri = tracking_uri or f"sqlite:///{(output / 'mlflow.db').resolve()}"
     tracking = ["--tracking-uri", tracking_uri]
@@ -113,7 +113,8 @@ def demo(settings: Demo) -> None:
     steps.run(
         "Make it the champion",
         promote_challenger.main,
-        ["--model-name", NAME, "--version", version, *tracking],
+        # Its few listings are to learn from and to categorize; none is left to evaluate on.
+        ["--model-name", NAME, "--version", version, "--without-evaluation", *tracking],
         summary=lambda: f"models:/{NAME}@champion is version {version}",
     )
     steps.run(
@@ -137,10 +138,14 @@ def demo(settings: Demo) -> None:
     show_result(steps.console, output, figures, read_taxonomy(inputs.taxonomy), tracking_uri)
 
 
-def _check_inputs(settings: Demo) -> None:
-    """Refuse missing and unusable inputs, before anything of an earlier demo is removed."""
+def _check_inputs(settings: Demo) -> list[Row]:
+    """Refuse missing and unusable inputs, before anything of an earlier demo is removed.
+
+    Returns:
+        The rows of a person's photos; none without.
+    """
     if settings.photos is None:
-        return
+        return []
     given = {name: getattr(settings, name) for name in ("photos", "listings", "taxonomy")}
     for name, path in given.items():
         if path is not None and path.resolve().is_relative_to(settings.output.resolve()):
@@ -151,7 +156,7 @@ def _check_inputs(settings: Demo) -> None:
         raise SettingsError(f"--photos {settings.photos}: no such folder")
     if settings.taxonomy is not None:
         read_taxonomy(settings.taxonomy)
-    build_manifest.manifest_rows(
+    found = build_manifest.collect_photos(
         build_manifest.BuildManifest.model_validate(
             {
                 "images": settings.photos,
@@ -161,6 +166,7 @@ def _check_inputs(settings: Demo) -> None:
             }
         )
     )
+    return found.rows
 
 
 def _start_afresh(output: Path) -> None:
@@ -176,24 +182,16 @@ def _start_afresh(output: Path) -> None:
     marker.touch()
 
 
-def _own_inputs(settings: Demo, steps: Steps) -> _Inputs:
+def _own_inputs(settings: Demo, rows: Iterable[Row], steps: Steps) -> _Inputs:
     """Photos and labels of the person's own."""
     assert settings.photos is not None  # noqa: S101 - checked by the settings
     assert settings.listings is not None  # noqa: S101
     assert settings.taxonomy is not None  # noqa: S101
     labelled = _Source(settings.photos, settings.listings, [])
-    splits = _splits(settings.listings) - {"train", "val", ""}
+    splits = {row["split"] for row in rows} - {"train", "val", None}
     if not splits:
         steps.console.print("No split but train and val in the table: these are categorized too.")
     return _Inputs(labelled, labelled._replace(splits=sorted(splits)), settings.taxonomy)
-
-
-def _splits(listings: Path) -> set[str]:
-    try:
-        with listings.open(encoding="utf-8-sig", newline="") as file:
-            return {row.get("split") or "" for row in csv.DictReader(file)}
-    except OSError as error:
-        raise SettingsError(f"--listings {listings}: {error.strerror}") from error
 
 
 def _sample_inputs(settings: Demo, steps: Steps) -> _Inputs:

@@ -8,7 +8,6 @@ The table's columns are `listing_id`, `path` and, optionally, `image_index`, `ca
 named by its path.
 """
 
-import csv
 import hashlib
 import logging
 import sys
@@ -17,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import Field
 
@@ -54,6 +53,8 @@ import pyarrow.parquet as pq
 
 from jobs.command.report import write_report
 from jobs.stages.fingerprint import describe_rows
+from jobs.stages.listing_table import Row, read_label_map, read_listings, settle_listings
+from jobs.stages.photo_folder import find_photos, printable
 from jobs.stages.publish import hold_partition
 from schemas.errors import DataContractError, SettingsError
 from schemas.manifest import MANIFEST
@@ -61,13 +62,9 @@ from seer_model.tracking import runs
 
 log = logging.getLogger(__name__)
 
-_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".mpo"}
-)
 _ROW_GROUP = 1000
 # Readers hold a page in memory as a whole: 3 MB, if a photo has 200 KB.
 _PAGE_ROWS = 16
-_INDEX_DIGITS = 9
 
 
 def build_manifest(settings: BuildManifest) -> None:
@@ -75,7 +72,9 @@ def build_manifest(settings: BuildManifest) -> None:
 
     The MLflow run's dataset has the same digest as in runs of jobs that read the whole partition.
     """
-    rows = manifest_rows(settings)
+    rows, found, warnings = collect_photos(settings)
+    for warning in warnings:
+        log.warning("%s", warning)
     runs.connect(settings.tracking_uri)
     ds = settings.ds.isoformat()
     with runs.tracked_run("build_manifest", settings.run_parameters()) as run_id:
@@ -85,6 +84,11 @@ def build_manifest(settings: BuildManifest) -> None:
             file = partition.staged / f"part-{run_id}.parquet"
             written = _write(rows, settings, file, counts)
             data = describe_rows(written, str(settings.output), ds)
+            if counts["missing"] == counts["photos"]:
+                raise DataContractError(
+                    f"none of the {counts['photos']} photos can be read, such as "
+                    f"{settings.images / rows[0]['path']}; paths are relative to --images"
+                )
             partition.publish()
         runs.log_data(data)
         figures = {
@@ -94,6 +98,8 @@ def build_manifest(settings: BuildManifest) -> None:
             "photos_missing": counts["missing"],
             "listings": len({row["listing_id"] for row in rows}),
             "listings_labelled": len({row["listing_id"] for row in rows if row["category_id"]}),
+            "listings_by_split": _by_split(rows),
+            **found,
             "digest": data["digest"],
             "run_id": run_id,
         }
@@ -101,99 +107,101 @@ def build_manifest(settings: BuildManifest) -> None:
         write_report(figures, settings.report)
 
 
-def manifest_rows(settings: BuildManifest) -> list[dict[str, Any]]:
-    """Return the manifest's rows, with the photos' paths; writes nothing.
+class Collected(NamedTuple):
+    """What a manifest is made of.
+
+    Attributes:
+        rows: One a photo, with its path in `--images`.
+        figures: What the report says of the input, and of what was left out.
+        warnings: What was left out, one line each.
+    """
+
+    rows: list[Row]
+    figures: dict[str, Any]
+    warnings: list[str]
+
+
+def collect_photos(settings: BuildManifest) -> Collected:
+    """Read what the manifest is built from; writes nothing.
 
     Raises:
         SettingsError: A file or folder is missing.
-        DataContractError: A CSV is unusable, or there are no photos.
+        DataContractError: A CSV is unusable, there are no photos, or no label or split is left of
+            those that were given.
     """
-    if not settings.images.is_dir():
-        raise SettingsError(f"--images {settings.images}: no such folder")
-    if settings.listings is not None:
-        rows = list(_from_csv(settings.listings, settings.slice_column))
-    elif settings.slice_column:
-        raise SettingsError("--slice-column names a column of --listings: give both")
+    images, listings = settings.images, settings.listings
+    if not images.is_dir():
+        raise SettingsError(f"--images {images}: no such folder")
+    if (name := printable(images)) != str(images):
+        raise SettingsError(f"--images {name}: the name is not UTF-8; rename the folder")
+    if listings is not None:
+        found = _from_table(listings, settings)
+    elif settings.slice_column or settings.label_map is not None:
+        raise SettingsError("--slice-column and --label-map need --listings")
     else:
-        rows = list(_from_folder(settings.images))
-    if settings.split:
-        rows = [row for row in rows if row["split"] in settings.split]
-    if not rows:
+        found = _from_folder(images)
+    wanted = [row for row in found.rows if not settings.split or row["split"] in settings.split]
+    if not wanted:
+        places = f" in the splits {', '.join(settings.split)}" if settings.split else ""
+        there = f"; listings by split: {_by_split(found.rows)}" if found.rows else ""
         raise DataContractError(
-            f"{settings.listings or settings.images}: no photo"
-            + (f" in the splits {', '.join(settings.split)}" if settings.split else "")
+            "; ".join([f"{listings or images}: no photo{places}{there}", *found.warnings])
         )
+    return found._replace(rows=wanted)
+
+
+def _from_folder(images: Path) -> Collected:
+    photos, left_out = find_photos(images)
+    alone = {"image_index": 0, "category_id": None, "split": None, "slices": None}
+    return Collected(
+        [{"listing_id": photo, "path": photo, **alone} for photo in photos],
+        {"files_left_out": {reason: len(paths) for reason, paths in left_out.items()}},
+        [
+            f"left out: {len(paths)} files, {reason.replace('_', ' ')}, such as {paths[0]!r}"
+            for reason, paths in left_out.items()
+        ],
+    )
+
+
+def _from_table(listings: Path, settings: BuildManifest) -> Collected:
+    rows, not_read = read_listings(listings, settings.images, settings.slice_column)
+    given = [name for name in ("category_id", "split") if any(row[name] for row in rows)]
+    figures: dict[str, Any] = {"columns_not_read": not_read}
+    warnings = []
     if settings.label_map is not None:
-        labels = _read_label_map(settings.label_map, settings.label_column)
+        labels = read_label_map(settings.label_map, settings.label_column)
+        unmapped = sorted({c for row in rows if (c := row["category_id"]) and not labels.get(c)})
+        figures["labels_not_mapped"] = unmapped
+        if unmapped:
+            warnings.append(
+                f"{len(unmapped)} labels have none in {settings.label_map} and are dropped, such "
+                f"as {unmapped[0]!r}"
+            )
         for row in rows:
             row["category_id"] = labels.get(row["category_id"])
-    return rows
-
-
-def _from_folder(images: Path) -> Iterator[dict[str, Any]]:
-    for path in sorted(images.rglob("*")):
-        if path.suffix.lower() in _SUFFIXES and not path.is_dir():
-            name = path.relative_to(images).as_posix()
-            yield {
-                "listing_id": name,
-                "image_index": 0,
-                "path": name,
-                "category_id": None,
-                "split": None,
-                "slices": None,
-            }
-
-
-def _from_csv(listings: Path, slice_columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-    indexes: Counter[str] = Counter()
-    for line, row in _read_csv(listings, ("listing_id", "path", *slice_columns)):
-        listing = row["listing_id"]
-        if not listing or not row["path"]:
-            raise DataContractError(f"{listings}, line {line}: listing_id or path is empty")
-        index = row.get("image_index") or str(indexes[listing])
-        indexes[listing] += 1
-        if not index.isdecimal() or len(index) > _INDEX_DIGITS:
-            raise DataContractError(
-                f"{listings}, line {line}: image_index {index[:20]!r} is not a number of at most "
-                f"{_INDEX_DIGITS} digits"
+    for doubt, unsettled in settle_listings(rows).items():
+        figures[f"listings_with_{doubt}"] = len(unsettled)
+        if unsettled:
+            warnings.append(
+                f"{len(unsettled)} listings have {doubt.replace('_', ' ')}: the manifest gives "
+                f"them neither a label nor a split, such as {unsettled[0]!r}"
             )
-        yield {
-            "listing_id": listing,
-            "image_index": int(index),
-            "path": row["path"],
-            "category_id": row.get("category_id") or None,
-            "split": row.get("split") or None,
-            "slices": [(name, row[name]) for name in slice_columns if row[name]] or None,
-        }
+    for name in given:
+        if not any(row[name] for row in rows):
+            raise DataContractError(
+                "; ".join([f"{listings}: no {name} is left of those given", *warnings])
+            )
+    return Collected(rows, figures, warnings)
 
 
-def _read_csv(path: Path, required: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    try:
-        file = path.open(encoding="utf-8-sig", newline="")
-    except OSError as error:
-        raise SettingsError(f"{path}: {error.strerror}") from error
-    with file:
-        reader = csv.DictReader(file)
-        try:
-            missing = [name for name in required if name not in (reader.fieldnames or ())]
-            if missing:
-                raise DataContractError(f"{path}: no column {', '.join(missing)}")
-            for row in reader:
-                yield reader.line_num, row
-        except UnicodeDecodeError as error:
-            raise DataContractError(f"{path}: not UTF-8 text; save it as UTF-8") from error
-        except csv.Error as error:
-            raise DataContractError(f"{path}, after line {reader.line_num}: {error}") from error
-
-
-def _read_label_map(path: Path, column: str) -> dict[str | None, str | None]:
-    rows = _read_csv(path, ("category_id", column))
-    return {row["category_id"]: row[column] or None for _, row in rows}
+def _by_split(rows: Iterable[Row]) -> dict[str, int]:
+    splits = {row["listing_id"]: row["split"] or "none" for row in rows}
+    return dict(sorted(Counter(splits.values()).items()))
 
 
 def _write(
-    rows: list[dict[str, Any]], settings: BuildManifest, file: Path, counts: Counter[str]
-) -> Iterator[dict[str, Any]]:
+    rows: list[Row], settings: BuildManifest, file: Path, counts: Counter[str]
+) -> Iterator[Row]:
     """Write rows with their photos, count and yield them."""
     few_values = ["listing_id", "category_id", "split"]
     with pq.ParquetWriter(
@@ -207,18 +215,19 @@ def _write(
             yield from group
 
 
-def _with_photos(
-    rows: Iterable[dict[str, Any]], settings: BuildManifest
-) -> Iterator[list[dict[str, Any]]]:
+def _with_photos(rows: Iterable[Row], settings: BuildManifest) -> Iterator[list[Row]]:
     rest = iter(rows)
     with ThreadPoolExecutor() as pool:
         while group := list(islice(rest, _ROW_GROUP)):
             yield list(pool.map(lambda row: _with_photo(row, settings), group))
 
 
-def _with_photo(row: dict[str, Any], settings: BuildManifest) -> dict[str, Any]:
+def _with_photo(row: Row, settings: BuildManifest) -> dict[str, Any]:
     path = (settings.images / row["path"]).absolute()
-    data = path.read_bytes() if path.is_file() else None
+    try:
+        data = path.read_bytes() if path.is_file() else None
+    except OSError:  # No permission, or a name too long.
+        data = None
     embedded = settings.embed_bytes and data is not None
     return {
         "listing_id": row["listing_id"],

@@ -75,6 +75,8 @@ def categorize(settings: CategorizeListings) -> None:
     runs.connect(settings.tracking_uri)
     model = registry.resolve_bundle(settings.model)
     log.info("model %s version %s, bundle %s", model.name, model.version, model.bundle.digest[:12])
+    if model.bundle.calibration.assigns_nothing:
+        log.warning("%s can assign nothing: no score was safe enough in training", settings.model)
     store = EmbeddingStore(settings.embeddings, model.bundle.backbone.digest)
     spark = start_session("categorize_listings")
     photos = read_photos(spark, settings.manifest, ds)

@@ -6,6 +6,7 @@ python -m jobs.evaluate_challenger --manifest manifest --splits test \
 
 import json
 import logging
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -24,7 +25,10 @@ class EvaluateChallenger(PhotoSettings):
     manifest: str = Field(description="the manifest's folder")
     ds: Day | None = Field(None, description="only this partition (default: all)")
     challenger: str = Field(description="models:/name/3, models:/name@alias, runs:/… or a folder")
-    champion: str | None = Field(None, description="the model to compare it with, named likewise")
+    champion: str | None = Field(
+        None,
+        description="the model to compare it with, named likewise (a first version has none)",
+    )
     splits: list[str] = Field(["test"], description="splits of the manifest (repeatable)")
     embeddings: Path | None = Field(None, description="embedding store to use and fill")
     page: Path | None = Field(
@@ -37,7 +41,7 @@ if __name__ == "__main__":
 
 import pyarrow as pa
 import torch
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F  # noqa: N812
 from rich.console import Console
 from rich.table import Table
@@ -49,6 +53,7 @@ from jobs.pages.evaluation import Mistake, evaluation_page, figures_shown
 from jobs.stages.embedding import embed_photos, scratch_folder
 from jobs.stages.embedding_store import EmbeddingStore
 from jobs.stages.fingerprint import describe_data
+from jobs.stages.labels import choose_labelled
 from jobs.stages.manifest import read_photos
 from jobs.stages.scoring import score_photos
 from jobs.stages.spool import Spool
@@ -75,7 +80,9 @@ def evaluate(settings: EvaluateChallenger) -> None:
     """Score the same listings with each model, compare, log, and tag the challenger's version."""
     runs.connect(settings.tracking_uri)
     challenger, champion = _resolve_models(settings)
-    photos = _labelled_photos(start_session("evaluate_challenger"), settings)
+    spark = start_session("evaluate_challenger")
+    labelled = choose_labelled(read_photos(spark, settings.manifest, _partition(settings)))
+    photos = labelled.in_splits(*settings.splits)
     parameters = settings.model_dump(exclude={"tracking_uri", "report"})
     with (
         runs.tracked_run("evaluate_challenger", parameters) as run_id,
@@ -102,7 +109,7 @@ def evaluate(settings: EvaluateChallenger) -> None:
         confusions = _confusions(evaluated, photos, listings, limits)
         _log(evaluation, evaluation_page(evaluation, confusions), settings.page)
         _print_table(evaluation)
-        write_report(_summary(evaluation), settings.report)
+        write_report({**_summary(evaluation), **labelled.figures}, settings.report)
         _tag_challenger(settings, challenger, run_id)
 
 
@@ -110,7 +117,9 @@ def _resolve_models(
     settings: EvaluateChallenger,
 ) -> tuple[ResolvedBundle, ResolvedBundle | None]:
     challenger = registry.resolve_bundle(settings.challenger)
-    champion = registry.resolve_bundle(settings.champion) if settings.champion else None
+    champion = None
+    if settings.champion and not _is_to_be_chosen(settings.champion):
+        champion = registry.resolve_bundle(settings.champion)
     if champion is not None and champion.bundle.digest == challenger.bundle.digest:
         raise SettingsError(
             f"{settings.challenger} and {settings.champion} are the same model: nothing to compare"
@@ -118,17 +127,13 @@ def _resolve_models(
     return challenger, champion
 
 
-def _labelled_photos(spark: SparkSession, settings: EvaluateChallenger) -> DataFrame:
-    photos = read_photos(spark, settings.manifest, _partition(settings)).where(
-        F.col("category_id").isNotNull()
-        & F.col("split").isin(settings.splits)
-        & F.col("listing_id").isNotNull()
-    )
-    if photos.isEmpty():
-        raise DataContractError(
-            f"{settings.manifest}: no labelled listing in the splits {', '.join(settings.splits)}"
-        )
-    return photos
+def _is_to_be_chosen(champion: str) -> bool:
+    """Whether this is the alias of the champion, and the model has none yet."""
+    name = re.fullmatch("models:/(.+)@champion", champion)
+    if name is None or registry.aliased_version(name[1], "champion") is not None:
+        return False
+    log.warning("%s: there is no champion yet, so the challenger is measured alone", champion)
+    return True
 
 
 def _partition(settings: EvaluateChallenger) -> str | None:

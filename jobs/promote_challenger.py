@@ -27,6 +27,9 @@ class PromoteChallenger(JobSettings):
     acknowledge_licence: bool = Field(
         False, description="promote even if the licence is not known to allow commercial use"
     )
+    without_evaluation: bool = Field(
+        False, description="promote a first version without an evaluation: only its licence counts"
+    )
     gates: Path | None = Field(
         None, description="settings of the gates (default: the package's gates.toml)"
     )
@@ -35,6 +38,8 @@ class PromoteChallenger(JobSettings):
     def _one_of_two(self) -> Self:
         if (self.version is None) != self.rollback:
             raise ValueError("give either --version N or --rollback")
+        if self.rollback and self.without_evaluation:
+            raise ValueError("--without-evaluation goes with --version")
         return self
 
 
@@ -65,6 +70,11 @@ def promote(settings: PromoteChallenger) -> None:
     with promotion_lock(name):
         champion = registry.aliased_version(name, CHAMPION)
         target = _previous(name, champion) if settings.rollback else str(settings.version)
+        if settings.without_evaluation and champion not in (None, target):
+            raise SettingsError(
+                f"models:/{name}@{CHAMPION} is version {champion}: --without-evaluation is for a "
+                "first version, evaluate this one against the champion"
+            )
         tags = registry.version_tags(name, target)
         with runs.tracked_run("promote_challenger", parameters) as run_id:
             runs.add_to_name(f"{name} v{target}")
@@ -75,6 +85,7 @@ def promote(settings: PromoteChallenger) -> None:
                 "by": getpass.getuser(),
                 "instead_of": champion,
                 "reason": "rollback" if settings.rollback else _reason(gates, champion, target),
+                "without_evaluation": settings.without_evaluation,
                 "licence_acknowledged": settings.acknowledge_licence,
                 "evaluation_run": tags.get("evaluation_run"),
                 "run_id": run_id,
@@ -111,19 +122,20 @@ def _check(
     licence = licence_gate(
         tags.get("licence", "unknown"), acknowledged=settings.acknowledge_licence
     )
-    if champion is None or champion == target:
+    if settings.without_evaluation or champion == target:
         return [licence]
     name = settings.model_name
     gates, evaluation = read_gates(settings.gates), load_evaluation(tags)
-    return [licence, *check_gates(gates, evaluation, f"{name}/{target}", f"{name}/{champion}")]
+    against = champion and f"{name}/{champion}"
+    return [licence, *check_gates(gates, evaluation, f"{name}/{target}", against)]
 
 
 def _reason(gates: Sequence[Gate], champion: str | None, target: str) -> str:
     failed = [gate for gate in gates if not gate.passed]
     if failed:
         return "; ".join(f"{g.gate}: {g.measured}, required: {g.limit}" for g in failed)
-    if champion is None or champion == target:
-        return "no other champion to compare with"
+    if champion == target:
+        return "already the champion"
     return "; ".join(f"{gate.gate}: {gate.measured}" for gate in gates)
 
 

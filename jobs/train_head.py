@@ -4,10 +4,10 @@
 
 The head learns from listings in the split `train` or in none; those in `val` decide when to stop
 and calibrate. If no listing is in `val`, a seventh of the others is held out, by a hash of their
-ids.
+ids. `jobs.stages.labels` says what becomes of listings with two labels or splits.
 """
 
-import hashlib
+import logging
 import os
 import shutil
 import sys
@@ -73,6 +73,7 @@ from jobs.pages.evaluation_plots import training_plots
 from jobs.stages.embedding import embed_photos, scratch_folder
 from jobs.stages.embedding_store import EmbeddingStore
 from jobs.stages.fingerprint import describe_data
+from jobs.stages.labels import choose_labelled
 from jobs.stages.manifest import read_photos
 from jobs.stages.spool import Spool
 from jobs.stages.unread import check_drivers
@@ -85,10 +86,9 @@ from seer_model.categorizer.bundle import Bundle, save_bundle
 from seer_model.categorizer.hierarchy import ClassTree
 from seer_model.tracking import registration, registry, runs
 from seer_model.training.finetuning import FinetuneRecipe, finetune
-from seer_model.training.fit import LabelledPhotos, fit_bundle
+from seer_model.training.fit import FittedBundle, LabelledPhotos, fit_bundle
 
-# One listing in so many is held out.
-_HELD_OUT = 7
+log = logging.getLogger(__name__)
 
 
 def train(settings: TrainHead) -> None:
@@ -102,7 +102,8 @@ def train(settings: TrainHead) -> None:
     backbone = registry.resolve_backbone(settings.backbone)
     spark = start_session("train_head")
     ds = settings.ds.isoformat() if settings.ds else None
-    photos = _labelled(read_photos(spark, settings.manifest, ds))
+    labelled = choose_labelled(read_photos(spark, settings.manifest, ds), hold_out=True)
+    photos = labelled.in_splits("train", "val")
     with (
         runs.tracked_run("train_head", settings.run_parameters()) as run_id,
         scratch_folder(settings.embeddings) as work,
@@ -143,6 +144,7 @@ def train(settings: TrainHead) -> None:
             **_save(fitted.bundle, work, settings),
             "train_photos": len(train_photos.labels),
             "val_photos": len(val_photos.labels),
+            **labelled.figures,
             "photos_embedded": embedded.photos_embedded,
             "store_files_damaged": embedded.store_files_damaged,
             "seconds_embedding": round(embedded.seconds, 1),
@@ -151,19 +153,12 @@ def train(settings: TrainHead) -> None:
             "temperature": fitted.bundle.calibration.temperature,
             "thresholds": list(fitted.bundle.calibration.thresholds),
             "val": {name: round(value, 3) for name, value in quality.items()},
+            **_what_it_cannot_assign(fitted),
             "run_id": run_id,
         }
         on_val = {f"val_{name}": value for name, value in quality.items()}
         runs.log_figures({**figures, "val": None, **on_val})
         write_report(figures, settings.report)
-
-
-def _labelled(photos: DataFrame) -> DataFrame:
-    return photos.where(
-        F.col("category_id").isNotNull()
-        & F.coalesce("split", F.lit("train")).isin("train", "val")
-        & F.col("listing_id").isNotNull()
-    )
 
 
 class _Embedded(NamedTuple):
@@ -213,6 +208,25 @@ def _save(bundle: Bundle, work: Path, settings: TrainHead) -> dict[str, Any]:
         "licence": bundle.backbone.licence,
         "taxonomy_categories": len(bundle.tree.taxonomy),
         "classes": len(bundle.tree.classes),
+    }
+
+
+def _what_it_cannot_assign(fitted: FittedBundle) -> dict[str, Any]:
+    """Say, and return for the report, what the model can never assign, and why."""
+    tree, shortfall = fitted.bundle.tree, fitted.shortfall
+    learned = set(tree.categories)
+    rest = [c.category_id for c in tree.taxonomy if c.category_id not in learned]
+    if rest:
+        log.info(
+            "%d of %d categories have no labelled listing in train and are never assigned: %s%s",
+            *(len(rest), len(tree.taxonomy), ", ".join(rest[:3]), " …" if len(rest) > 3 else ""),
+        )
+    if shortfall is not None:
+        log.warning("the model can assign nothing: %s", shortfall.reason)
+    return {
+        "categories_without_label": rest,
+        "assigns_nothing": shortfall and shortfall.reason,
+        "labels_missing": shortfall and shortfall.labels_missing,
     }
 
 
@@ -295,14 +309,7 @@ def _order(table: pa.Table, val: pa.Array, *keys: str) -> tuple[npt.NDArray[np.i
 
 
 def _is_val(table: pa.Table) -> pa.Array:
-    val = pc.fill_null(pc.equal(table.column("split"), "val"), fill_value=False)
-    if pc.any(val).as_py():
-        return val
-    return pa.array([_held_out(x) for x in table.column("listing_id").to_pylist()], pa.bool_())
-
-
-def _held_out(listing_id: str) -> bool:
-    return hashlib.sha256(listing_id.encode()).digest()[0] % _HELD_OUT == 0
+    return pc.equal(table.column("split"), "val")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -13,6 +13,8 @@ from seer_model.tracking import runs
 
 __all__ = ["write_report"]
 
+_LONGEST_LIST = 10
+
 
 def write_report(figures: Mapping[str, Any], path: Path | None) -> None:
     """Print figures as a table, and write them as JSON if a path is given.
@@ -27,12 +29,17 @@ def write_report(figures: Mapping[str, Any], path: Path | None) -> None:
     for name, value in figures.items():
         if isinstance(value, list) and value and isinstance(value[0], dict):
             continue  # A table, which the job prints itself.
-        shown = (
-            ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else value
-        )
-        text = f"{shown:.3f}" if isinstance(shown, float) else str(shown)
-        table.add_row(name.replace("_", " "), Text(text))
+        table.add_row(name.replace("_", " "), Text(_shown(value)))
     Console().print(table)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {v}" for k, v in value.items())
+    if isinstance(value, list) and len(value) > _LONGEST_LIST:
+        first = ", ".join(map(str, value[:_LONGEST_LIST]))
+        return f"{first} and {len(value) - _LONGEST_LIST} more"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

@@ -1,5 +1,6 @@
 """A random sample of a manifest's photos, read without Spark, to evaluate a backbone with."""
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import compress
@@ -43,6 +44,17 @@ class PhotoSample:
         """The photos for which `keep` is true."""
         columns: tuple[Iterable[Any], ...] = (self.listing_ids, self.labels, self.sources)
         return PhotoSample(*(list(compress(column, keep)) for column in columns))
+
+    def apart_from(self, other: "PhotoSample") -> "PhotoSample":
+        """The photos of listings that the other sample has not, less the photos that it has."""
+        listings, photos = set(other.listing_ids), set(map(_identity, other.sources))
+        mine = zip(self.listing_ids, self.sources, strict=True)
+        return self.where(
+            [
+                listing not in listings and _identity(source) not in photos
+                for listing, source in mine
+            ]
+        )
 
 
 @dataclass(frozen=True)
@@ -93,6 +105,13 @@ def sample_photos(
         [row["category_id"] for row in rows],
         [PhotoSource(row["image_uri"], row["image_bytes"], row["image_key"]) for row in rows],
     )
+
+
+def _identity(source: PhotoSource) -> str | None:
+    """What is the same for the same photo, as far as the manifest says."""
+    if source.key:
+        return source.key.lower()
+    return source.uri if source.data is None else hashlib.sha256(source.data).hexdigest()
 
 
 def _open(manifest: str) -> pads.Dataset:

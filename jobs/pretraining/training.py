@@ -203,6 +203,9 @@ class _Probe:
             sample_photos(settings.manifest, [split], count, labelled=True, seed=_PROBE_SEED)
             for split, count in zip(splits, (settings.probe_photos, fewer), strict=True)
         )
+        drawn, queries = len(queries), queries.apart_from(known)
+        if len(queries) < drawn:
+            log.warning("%d photos to probe with are in both splits", drawn - len(queries))
         if len(known) and len(queries):
             return cls(known, queries, training.device, settings.photo_limits())
         if settings.probe_splits:

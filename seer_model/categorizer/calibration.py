@@ -1,7 +1,8 @@
 """Calibration of scores by a temperature, and thresholds that meet a target precision."""
 
+import math
 from collections.abc import Sequence
-from typing import Annotated, TypeVar
+from typing import Annotated, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -10,10 +11,17 @@ from pydantic.dataclasses import dataclass
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
-from seer_model.categorizer.hierarchy import ClassTree, LevelBest
+from seer_model.categorizer.hierarchy import ClassTree, Level, LevelBest
 from seer_model.files import STRICT
 
-__all__ = ["Calibration", "calibrate", "class_probabilities", "lower_bound"]
+__all__ = [
+    "Calibration",
+    "Shortfall",
+    "calibrate",
+    "class_probabilities",
+    "explain_no_threshold",
+    "lower_bound",
+]
 
 Floats = npt.NDArray[np.float32]
 Probabilities = npt.NDArray[np.float64]
@@ -41,6 +49,24 @@ class Calibration:
     temperature: Annotated[float, Field(gt=0)]
     thresholds: Annotated[tuple[float | None, ...], FailFast()]
     target_precision: float
+
+    @property
+    def assigns_nothing(self) -> bool:
+        """Whether no level has a threshold."""
+        return all(threshold is None for threshold in self.thresholds)
+
+
+class Shortfall(NamedTuple):
+    """Why no score was safe enough.
+
+    Attributes:
+        reason: In a line.
+        labels_missing: How many more labelled listings it takes to choose the thresholds on, at
+            least; None if no number would do.
+    """
+
+    reason: str
+    labels_missing: int | None
 
 
 def class_probabilities(logits: Floats, temperature: float) -> Probabilities:
@@ -87,20 +113,66 @@ def calibrate(
     open_rows = np.ones(len(labels), bool)
     thresholds: list[float | None] = []
     for level, found in zip(reversed(tree.levels), reversed(best), strict=True):
-        rows = np.flatnonzero(open_rows)
-        right = np.array(
-            [tree.covers(level.categories[found.position[i]], labels[int(i)]) for i in rows],
-            np.bool_,
-        )
+        right = _is_right(tree, level, found, labels)
         threshold = (
             None
             if len(level.starts) == 1
-            else _least_safe_score(found.score[rows], right, target_precision)
+            else _least_safe_score(found.score[open_rows], right[open_rows], target_precision)
         )
         thresholds.append(threshold)
         if threshold is not None:
             open_rows &= found.score < threshold
     return Calibration(temperature, tuple(reversed(thresholds)), target_precision)
+
+
+def explain_no_threshold(
+    logits: Floats, labels: Sequence[str], tree: ClassTree, calibration: Calibration
+) -> Shortfall | None:
+    """Say why the calibration has no threshold; None if it has one.
+
+    Of n listings, a share p of which is right, Wilson's bound reaches the target t if
+    n (p - t)² >= z² t (1 - t). So the surest k listings tell how many it takes if further ones are
+    as right as they are.
+
+    Args:
+        logits: What `calibrate` was given.
+        labels: Likewise.
+        tree: Likewise.
+        calibration: What it returned.
+    """
+    if not calibration.assigns_nothing:
+        return None
+    target, count = calibration.target_precision, len(labels)
+    best = _best(logits, calibration.temperature, tree)
+    cuts = [
+        (int(taken), int(right))
+        for level, found in zip(tree.levels, best, strict=True)
+        if len(level.starts) > 1
+        for taken, right in zip(
+            *_cuts(found.score, _is_right(tree, level, found, labels))[1:], strict=True
+        )
+    ]
+
+    def wanted(taken: int, right: int) -> float:
+        margin = right / taken - target
+        if margin <= 0:
+            return math.inf
+        return count / taken * _ONE_SIDED_90**2 * target * (1 - target) / margin**2
+
+    taken, right = min(cuts, key=lambda cut: (wanted(*cut), -cut[1] / cut[0], -cut[0]))
+    surest = f"of the surest {taken} of {count} listings to calibrate on, {right} are right"
+    if math.isinf(wanted(taken, right)):
+        return Shortfall(
+            f"no score shows a precision of {target:g}: {surest}; train on more labels, fine-tune "
+            "the backbone, or lower the target",
+            None,
+        )
+    missing = max(1, math.ceil(wanted(taken, right)) - count)
+    return Shortfall(
+        f"too few labels to show a precision of {target:g}: {surest}; at least {missing} more "
+        "labelled listings to calibrate on are needed",
+        missing,
+    )
 
 
 def _parts(rows: npt.NDArray[Number]) -> list[npt.NDArray[Number]]:
@@ -135,16 +207,31 @@ def _fit_temperature(logits: Floats, targets: npt.NDArray[np.int64]) -> float:
     return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))
 
 
+def _is_right(
+    tree: ClassTree, level: Level, found: LevelBest, labels: Sequence[str]
+) -> npt.NDArray[np.bool_]:
+    """Whether the best category of a level is the label or above it, for each row."""
+    best = [level.categories[position] for position in found.position]
+    return np.array([tree.covers(*pair) for pair in zip(best, labels, strict=True)], np.bool_)
+
+
 def _least_safe_score(
     scores: Probabilities, right: npt.NDArray[np.bool_], target_precision: float
 ) -> float | None:
     if len(scores) == 0:
         return None
+    thresholds, taken, right_of_taken = _cuts(scores, right)
+    safe = np.flatnonzero(lower_bound(right_of_taken, taken) >= target_precision)
+    return float(thresholds[safe[-1]]) if len(safe) else None
+
+
+def _cuts(
+    scores: Probabilities, right: npt.NDArray[np.bool_]
+) -> tuple[Probabilities, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Every threshold that tells scores apart, the highest first: itself, rows, rows right."""
     order = np.argsort(-scores, kind="stable")
     ranked = scores[order]
-    total = np.arange(1, len(ranked) + 1)
-    safe = lower_bound(np.cumsum(right[order]), total) >= target_precision
     # A threshold admits a tie as a whole, so it can only stand at the last of a tie.
     last_of_tie = np.append(ranked[1:] != ranked[:-1], True)
-    usable = np.flatnonzero(safe & last_of_tie)
-    return float(ranked[usable[-1]]) if len(usable) else None
+    taken = np.arange(1, len(ranked) + 1)
+    return ranked[last_of_tie], taken[last_of_tie], np.cumsum(right[order])[last_of_tie]

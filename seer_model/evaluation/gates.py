@@ -113,46 +113,61 @@ def licence_gate(licence: str, *, acknowledged: bool) -> Gate:
 
 
 def check_gates(
-    gates: Gates, evaluation: Mapping[str, Any] | None, challenger: str, champion: str
+    gates: Gates, evaluation: Mapping[str, Any] | None, challenger: str, champion: str | None
 ) -> list[Gate]:
     """Check every gate that depends on the evaluation.
+
+    A first version has no champion to be compared with: it must assign something, and meet the
+    gates that are no comparison.
 
     Args:
         gates: The gates' settings.
         evaluation: As `record.evaluation_record` returns it; None if there is none.
         challenger: `name/version` of the version to promote.
-        champion: `name/version` of the current champion.
+        champion: `name/version` of the current champion; None if there is none.
 
     Returns:
-        All gates; only the first, `evaluation`, if it fails: without an evaluation of these two
-        models the others cannot be checked.
+        All gates; only the first, `evaluation`, if it fails: without an evaluation of these models
+        the others cannot be checked.
     """
     compared = _evaluation_gate(evaluation, challenger, champion)
     if evaluation is None or not compared.passed:
         return [compared]
     model, differences = evaluation["challenger"], evaluation["differences"]
     figures, target = model["figures"], model["target_precision"]
+    groups = []
+    if champion is None:
+        comparison = [_first_coverage_gate(figures)]
+    else:
+        comparison = [
+            _better_gate(gates.better, differences),
+            _coverage_gate(gates.coverage.max_fall, differences),
+        ]
+        groups = [
+            _groups_gate("slices", gates.slices, evaluation["slices"]),
+            _groups_gate("categories", gates.categories, evaluation["categories"]),
+            _taxonomy_gate(gates.taxonomy.max_missing, evaluation["missing_categories"]),
+        ]
     return [
         compared,
         *_data_gates(gates.data, evaluation),
-        _better_gate(gates.better, differences),
-        _coverage_gate(gates.coverage.max_fall, differences),
-        *_exact_coverage_gate(gates.exact_coverage, figures, differences),
+        *comparison,
+        *_exact_coverage_gate(gates.exact_coverage, figures, differences if champion else None),
         _precision_gate(gates.precision.max_below_target, figures, target),
         _calibration_gate(gates.calibration.max_error, figures),
-        _groups_gate("slices", gates.slices, evaluation["slices"]),
-        _groups_gate("categories", gates.categories, evaluation["categories"]),
-        _taxonomy_gate(gates.taxonomy.max_missing, evaluation["missing_categories"]),
+        *groups,
     ]
 
 
-def _evaluation_gate(evaluation: Mapping[str, Any] | None, challenger: str, champion: str) -> Gate:
-    limit = f"{challenger} evaluated against the champion, {champion}"
+def _evaluation_gate(
+    evaluation: Mapping[str, Any] | None, challenger: str, champion: str | None
+) -> Gate:
+    limit = f"{challenger} evaluated" + (f" against the champion, {champion}" if champion else "")
     if evaluation is None:
         return Gate("evaluation", False, "none; run jobs.evaluate_challenger", limit)
     against = evaluation["champion"] and evaluation["champion"]["model"]
     found = f"{evaluation['challenger']['model']} against {against or 'nothing'}"
-    passed = evaluation["challenger"]["model"] == challenger and against == champion
+    passed = evaluation["challenger"]["model"] == challenger and champion in (None, against)
     return Gate("evaluation", passed, found, limit)
 
 
@@ -199,17 +214,28 @@ def _coverage_gate(max_fall: float, differences: Mapping[str, Any]) -> Gate:
     )
 
 
+def _first_coverage_gate(figures: Mapping[str, float]) -> Gate:
+    found = figures["coverage"]
+    return Gate("coverage", found > 0, f"{found:.3f}", "above 0")
+
+
 def _exact_coverage_gate(
-    limits: _ExactCoverage | None, figures: Mapping[str, float], differences: Mapping[str, Any]
+    limits: _ExactCoverage | None,
+    figures: Mapping[str, float],
+    differences: Mapping[str, Any] | None,
 ) -> list[Gate]:
     if limits is None:
         return []
-    limit = f"at least {limits.min_share:g}, and falls by no more than {limits.max_fall:g}"
-    share, found = figures.get("exact_coverage"), differences.get("exact_coverage")
+    name, limit = "exact_coverage", f"at least {limits.min_share:g}"
+    share = figures.get(name)
+    if share is not None and differences is None:
+        return [Gate(name, share >= limits.min_share, f"{share:.3f}", limit)]
+    limit += f", and falls by no more than {limits.max_fall:g}"
+    found = (differences or {}).get(name)
     if share is None or found is None:
-        return [Gate("exact_coverage", False, "not measured; evaluate again", limit)]
+        return [Gate(name, False, "not measured; evaluate again", limit)]
     passed = share >= limits.min_share and found["value"] >= -limits.max_fall
-    return [Gate("exact_coverage", passed, f"{share:.3f}, {_interval(found)}", limit)]
+    return [Gate(name, passed, f"{share:.3f}, {_interval(found)}", limit)]
 
 
 def _precision_gate(max_below: float, figures: Mapping[str, float], target: float) -> Gate:

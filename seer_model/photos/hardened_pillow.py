@@ -18,7 +18,7 @@ from typing import IO
 import pi_heif
 from PIL import Image, ImageFile, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, _imaging
 
-__all__ = ["ExcessiveMetadata", "open_photo", "quiet_pillow"]
+__all__ = ["ExcessiveMetadata", "open_photo", "photo_format", "quiet_pillow"]
 
 # An MPO opens as a JPEG.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "HEIF")
@@ -54,14 +54,22 @@ def open_photo(data: bytes) -> ImageFile.ImageFile | None:
         ExcessiveMetadata: Also possible later, while the image is decoded.
         Exception: Whatever Pillow raises for a broken header.
     """
+    name = photo_format(data)
+    if name is None:
+        return None
+    factory, _ = Image.OPEN[name]
+    return factory(_BoundedReads(_without_excess(name, data)), "")
+
+
+def photo_format(data: bytes) -> str | None:
+    """Pillow's name of the format, by the first bytes (256 are enough); None if not accepted."""
     prefix = data[:16]
     for name in _FORMATS:
-        factory, accept = Image.OPEN[name]
+        _, accept = Image.OPEN[name]
         if accept and accept(prefix) is True:  # A string: Pillow was built without this format.
             box = data[8 : int.from_bytes(data[:4])]
-            if name in _BRANDS and not any(brand in box for brand in _BRANDS[name]):
-                continue
-            return factory(_BoundedReads(_without_excess(name, data)), "")
+            if name not in _BRANDS or any(brand in box for brand in _BRANDS[name]):
+                return name
     return None
 
 

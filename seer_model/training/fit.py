@@ -13,7 +13,7 @@ from schemas.errors import DataContractError
 from schemas.taxonomy import Taxonomy
 from seer_model.backbones.backbone import Backbone
 from seer_model.categorizer.bundle import Bundle
-from seer_model.categorizer.calibration import calibrate
+from seer_model.categorizer.calibration import Shortfall, calibrate, explain_no_threshold
 from seer_model.categorizer.hierarchy import ClassTree
 from seer_model.categorizer.scoring import LISTINGS, fuse_photos, score_listings
 from seer_model.evaluation.metrics import Quality, measure_quality
@@ -53,12 +53,16 @@ class LabelledPhotos(NamedTuple):
 
 @dataclass(frozen=True)
 class FittedBundle:
-    """A new bundle, its head's training, and the outcomes and figures of the listings of `val`."""
+    """A new bundle, its head's training, and the outcomes and figures of the listings of `val`.
+
+    `shortfall` says why the bundle can assign nothing; None if it can.
+    """
 
     bundle: Bundle
     training: HeadTraining
     outcomes: Outcomes
     quality: Quality
+    shortfall: Shortfall | None
 
 
 def fit_bundle(
@@ -113,12 +117,13 @@ def fit_bundle(
     ]
     logits = np.concatenate([training.head.logits(_fused(val, part)) for part in parts])
     calibration = calibrate(logits, labels, tree, target_precision)
+    shortfall = explain_no_threshold(logits, labels, tree, calibration)
     bundle = Bundle(backbone, training.head, tree, calibration, origin)
     scores = [score_listings(bundle, _listings(val, part)) for part in parts]
     outcomes = compare_with_labels(tree, labels, pa.Table.from_batches(scores))
     quality = measure_quality(outcomes)
     bundle = replace(bundle, training={**origin, "val": quality.figures()})
-    return FittedBundle(bundle, training, outcomes, quality)
+    return FittedBundle(bundle, training, outcomes, quality, shortfall)
 
 
 def _positions(tree: ClassTree, labels: Sequence[str]) -> npt.NDArray[np.int64]:

@@ -1,5 +1,6 @@
 """Any manifest gives a partition of its distinct listings; one without any is refused."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from schemas.categories import Decision
+from seer_model.categorizer.bundle import Bundle, save_bundle
 from tests.support.manifest_rows import (
     ODD_IDS,
     Categorize,
@@ -32,6 +34,20 @@ def test_partition_without_listings_is_not_published(
     categorize(manifest, output, code=3)
     assert "the manifest has no row" in capsys.readouterr().err
     assert not list(output.glob("ds=*"))
+
+
+def test_a_model_that_can_assign_nothing_is_said(
+    categorize: Categorize,
+    write_manifest: WriteManifest,
+    bundle: Bundle,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    calibration = replace(bundle.calibration, thresholds=(None, None))
+    save_bundle(replace(bundle, calibration=calibration), tmp_path / "cautious")
+    manifest = write_manifest(tmp_path / "manifest", [row("a", image_bytes=b"")])
+    categorize(manifest, tmp_path / "categories", "--model", str(tmp_path / "cautious"))
+    assert "cautious can assign nothing" in caplog.text
 
 
 @pytest.mark.slow

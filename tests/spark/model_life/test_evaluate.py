@@ -65,7 +65,9 @@ def test_a_challenger_alone(
     assert evaluate_challenger.main([*argv, "--report", str(report)]) == 0
     figures = json.loads(report.read_text(encoding="utf-8"))
     assert (figures["champion_model"], figures["top1_difference"]) == (None, None)
-    assert figures["challenger"]["listings"] == 40
+    # Listings without a split are in train.
+    assert figures["challenger"]["listings"] == 64
+    assert figures["labelled_listings"] == {"test": 16, "train": 48}
 
 
 def test_another_taxonomy_is_compared_by_category(

@@ -42,11 +42,11 @@ def promote(database: str, gates: Path) -> Callable[..., int]:
 
 
 @pytest.fixture
-def evaluate(labelled: Path, database: str) -> Callable[[str, str], None]:
-    def run(challenger: str, champion: str) -> None:
+def evaluate(labelled: Path, database: str) -> Callable[..., None]:
+    def run(challenger: str, champion: str = "colours@champion") -> None:
         argv = ["--manifest", str(labelled), "--tracking-uri", database, "--splits", "test"]
         argv += ["--challenger", f"models:/colours/{challenger}"]
-        argv += ["--champion", f"models:/colours/{champion}"]
+        argv += ["--champion", f"models:/{champion}"]
         assert evaluate_challenger.main(argv) == 0
 
     return run
@@ -60,17 +60,17 @@ def champion(database: str) -> str | None:
 def test_the_better_challenger_wins_and_rollback_brings_the_old_one_back(
     spark: SparkSession,
     promote: Callable[..., int],
-    evaluate: Callable[[str, str], None],
+    evaluate: Callable[..., None],
     database: str,
     tmp_path: Path,
     capsys: Any,
 ) -> None:
-    assert promote("--version", "1") == 0
+    assert promote("--version", "1", "--without-evaluation") == 0
     assert champion(database) == "1"
 
     assert promote("--version", "2") == 4
     assert "evaluation: none; run jobs.evaluate_challenger" in capsys.readouterr().err
-    evaluate("2", "1")
+    evaluate("2", "colours/1")
     report = tmp_path / "promotion.json"
     assert promote("--version", "2", "--report", str(report)) == 0
     assert champion(database) == "2"
@@ -84,7 +84,7 @@ def test_the_better_challenger_wins_and_rollback_brings_the_old_one_back(
     logged = mlflow.artifacts.load_dict(f"runs:/{record['run_id']}/promotion.json")
     assert logged == outcome
 
-    evaluate("1", "2")
+    evaluate("1", "colours/2")
     capsys.readouterr()
     assert promote("--version", "1", "--report", str(report)) == 4
     said = capsys.readouterr()
@@ -103,17 +103,49 @@ def test_the_better_challenger_wins_and_rollback_brings_the_old_one_back(
     assert registry.aliased_version("colours", "previous") == "2"
 
 
+def test_a_first_version_must_assign_something_on_listings_held_out(
+    spark: SparkSession,
+    promote: Callable[..., int],
+    evaluate: Callable[..., None],
+    database: str,
+    tmp_path: Path,
+    capsys: Any,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert promote("--version", "1") == 4
+    assert "evaluation: none; run jobs.evaluate_challenger" in capsys.readouterr().err
+    evaluate("1")
+    assert "there is no champion yet" in caplog.text
+    assert promote("--version", "1") == 4
+    assert "coverage: 0.000, required: above 0" in capsys.readouterr().err
+    assert champion(database) is None
+
+    evaluate("2")
+    report = tmp_path / "promotion.json"
+    assert promote("--version", "2", "--report", str(report)) == 0
+    assert champion(database) == "2"
+    outcome = json.loads(report.read_text(encoding="utf-8"))
+    assert [gate["gate"] for gate in outcome["gates"]] == [
+        *("licence", "evaluation", "splits", "listings", "age", "coverage", "precision"),
+        "calibration",
+    ]
+    assert not outcome["without_evaluation"]
+    assert promote("--version", "3", "--without-evaluation") == 2
+    assert "--without-evaluation is for a first version" in capsys.readouterr().err
+    assert champion(database) == "2"
+
+
 @pytest.mark.slow
 def test_two_promotions_at_once_do_not_both_win(
     spark: SparkSession,
     promote: Callable[..., int],
-    evaluate: Callable[[str, str], None],
+    evaluate: Callable[..., None],
     database: str,
     gates: Path,
 ) -> None:
-    assert promote("--version", "1") == 0
+    assert promote("--version", "1", "--without-evaluation") == 0
     for version in ("2", "3"):
-        evaluate(version, "1")
+        evaluate(version)
     command = [sys.executable, "-m", "jobs.promote_challenger", "--model-name", "colours"]
     command += ["--tracking-uri", database, "--gates", str(gates), "--version"]
     running = {
@@ -142,7 +174,7 @@ def test_a_promotion_under_way_keeps_others_out(
         assert promote("--version", "1") == 5
         assert "is promoting" in capsys.readouterr().err
         assert champion(database) is None
-    assert promote("--version", "1") == 0
+    assert promote("--version", "1", "--without-evaluation") == 0
     with pytest.raises(mlflow.MlflowException):
         mlflow.MlflowClient().get_registered_model("colours.promoting")
 
@@ -151,7 +183,7 @@ def test_a_promotion_under_way_keeps_others_out(
     assert promote("--version", "1") == 5
     assert "a dead process" in capsys.readouterr().err
     monkeypatch.setattr(promotion, "_LEASE_SECONDS", 0)
-    assert promote("--version", "1") == 0
+    assert promote("--version", "1", "--without-evaluation") == 0
 
 
 def test_a_licence_that_may_forbid_commerce_must_be_acknowledged(
@@ -166,10 +198,11 @@ def test_a_licence_that_may_forbid_commerce_must_be_acknowledged(
     runs.connect(database)
     with runs.tracked_run("train_head", {}):
         version = registration.register_bundle(tmp_path / "restricted", "colours")
-    assert promote("--version", version) == 4
+    first = ("--version", version, "--without-evaluation")
+    assert promote(*first) == 4
     assert "licence: seer-license, required: allows commercial use" in capsys.readouterr().err
     assert champion(database) is None
-    assert promote("--version", version, "--acknowledge-licence") == 0
+    assert promote(*first, "--acknowledge-licence") == 0
     assert champion(database) == version
     record = json.loads(registry.version_tags("colours", version)["promotion"])
     assert record["licence_acknowledged"]
@@ -180,6 +213,7 @@ def test_a_licence_that_may_forbid_commerce_must_be_acknowledged(
     [
         ([], "either --version N or --rollback"),
         (["--version", "1", "--rollback"], "either --version N or --rollback"),
+        (["--rollback", "--without-evaluation"], "--without-evaluation goes with --version"),
         (["--version", "9"], "models:/colours/9"),
         (["--rollback"], "models:/colours: no @previous"),
         (["--version", "1", "--gates", "none.toml"], "--gates none.toml"),
@@ -201,6 +235,6 @@ def test_no_such_model(promote: Callable[..., int], capsys: Any, flags: list[str
 def test_the_only_champion_has_nothing_to_roll_back_to(
     promote: Callable[..., int], capsys: Any
 ) -> None:
-    assert promote("--version", "1") == 0
+    assert promote("--version", "1", "--without-evaluation") == 0
     assert promote("--rollback") == 2
     assert "no @previous to roll back to" in capsys.readouterr().err

@@ -1,11 +1,16 @@
 """jobs.train_head: training, fine-tuning, a damaged store, refusals."""
 
+import io
 import json
+import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from mlflow import MlflowClient
+from PIL import Image
 from pyspark.sql import SparkSession
 
 from jobs import train_head
@@ -20,6 +25,21 @@ TAXONOMY = (
     "cold,Cold\ncold/blue,Cold > Blue\ncold/green,Cold > Green\n"
 )
 COLOURS = ("warm/red", "warm/yellow", "cold/blue", "cold/green")
+LISTINGS = 40
+
+
+@pytest.fixture(scope="module")
+def photo_of_noise() -> Callable[[int], bytes]:
+    """Draws photos that are as different as can be."""
+
+    def draw(seed: int) -> bytes:
+        rng = np.random.default_rng(seed)
+        file = io.BytesIO()
+        noise = rng.integers(0, 255, (8, 8, 3), np.uint8)
+        Image.fromarray(noise).resize((64, 64), Image.Resampling.NEAREST).save(file, "PNG")
+        return file.getvalue()
+
+    return draw
 
 
 def test_train_head_registers_what_the_job_can_load(
@@ -87,3 +107,40 @@ def test_an_unknown_label_stops_the_training(
     argv = ["--manifest", str(labelled), "--taxonomy", str(tree), "--tracking-uri", database]
     assert train_head.main([*argv, "--backbone", "timm:regnety_002"]) == 3
     assert "cold/green" in capsys.readouterr().err.splitlines()[-1]
+
+
+@pytest.mark.parametrize("leak", ["listings in two splits", "photos in two splits"])
+def test_no_precision_is_promised_through_labels_of_chance(
+    spark: SparkSession,
+    write_manifest: Callable[..., Path],
+    photo_of_noise: Callable[[int], bytes],
+    tmp_path: Path,
+    database: str,
+    caplog: pytest.LogCaptureFixture,
+    leak: str,
+) -> None:
+    """What calibrates must not have been trained on, whichever way the data let it in."""
+    rng = random.Random(0)
+    rows = []
+    for number in range(2 * LISTINGS):
+        splits = ("train", "val") if number % 2 else ("val", "train")
+        photo = {"image_bytes": photo_of_noise(number), "category_id": rng.choice(COLOURS[:2])}
+        listing = {"listing_id": str(number), "image_index": 0, "split": splits[0], **photo}
+        rows.append(listing)
+        if number < LISTINGS:
+            twin = {} if leak == "listings in two splits" else {"listing_id": f"twin of {number}"}
+            rows.append({**listing, **twin, "split": splits[1]})
+    tree, report = tmp_path / "tree.csv", tmp_path / "report.json"
+    tree.write_text(TAXONOMY, encoding="utf-8")
+    argv = ["--manifest", str(write_manifest(tmp_path / "manifest", rows))]
+    argv += ["--taxonomy", str(tree), "--tracking-uri", database, "--output", str(tmp_path / "b")]
+    argv += ["--backbone", "timm:regnety_002", "--target-precision", "0.8"]
+    assert train_head.main([*argv, "--report", str(report)]) == 0
+    figures = json.loads(report.read_text(encoding="utf-8"))
+    assert figures["val"]["coverage"] == 0
+    assert figures["labelled_listings"] == {"train": LISTINGS // 2, "val": LISTINGS // 2}
+    # And why nothing is assigned is said.
+    assert figures["categories_without_label"] == ["cold", "cold/blue", "cold/green"]
+    assert figures["labels_missing"] > 0
+    assert f"the model can assign nothing: {figures['assigns_nothing']}" in caplog.text
+    assert "3 of 6 categories have no labelled listing in train" in caplog.text

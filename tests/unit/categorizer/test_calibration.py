@@ -10,7 +10,12 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from schemas.taxonomy import Category, Taxonomy
-from seer_model.categorizer.calibration import calibrate, class_probabilities, lower_bound
+from seer_model.categorizer.calibration import (
+    calibrate,
+    class_probabilities,
+    explain_no_threshold,
+    lower_bound,
+)
 from seer_model.categorizer.hierarchy import ClassTree
 
 Floats = npt.NDArray[np.float32]
@@ -195,6 +200,48 @@ def test_few_listings_are_not_enough() -> None:
     assert calibrate(logits[:10], labels[:10], FLAT, 0.9).thresholds == (None,)
     found = calibrate(logits, labels, FLAT, 0.9)
     assert found.thresholds[0] == class_probabilities(logits[:1], found.temperature)[0, 0]
+
+
+def test_it_says_how_many_labels_are_missing() -> None:
+    """15 right of 15 would show a precision of 0.9."""
+    logits = np.tile(np.array([[4, 0]], np.float32), (10, 1))
+    labels = ["p"] * 10
+    found = calibrate(logits, labels, FLAT, 0.9)
+    shortfall = explain_no_threshold(logits, labels, FLAT, found)
+    assert shortfall is not None
+    assert shortfall.labels_missing == 5
+    assert "of the surest 10 of 10 listings to calibrate on, 10 are right" in shortfall.reason
+    assert not calibrate(logits[:1].repeat(15, 0), ["p"] * 15, FLAT, 0.9).assigns_nothing
+
+
+def test_it_says_when_no_number_of_labels_would_do() -> None:
+    logits = np.tile(np.array([[4, 0]], np.float32), (10, 1))
+    labels = ["p"] * 6 + ["q"] * 4
+    found = calibrate(logits, labels, FLAT, 0.6)
+    shortfall = explain_no_threshold(logits, labels, FLAT, found)
+    assert shortfall is not None
+    assert shortfall.labels_missing is None
+    assert "of the surest 10 of 10 listings to calibrate on, 6 are right" in shortfall.reason
+
+
+@settings(max_examples=60)
+@given(
+    listings=st.integers(1, 30),
+    seed=st.integers(0, 10_000),
+    sharpness=st.sampled_from([0.0, 3.0, 8.0]),
+    target=st.sampled_from([0.3, 0.8, 0.95]),
+)
+def test_with_the_missing_labels_something_is_assigned(
+    listings: int, seed: int, sharpness: float, target: float
+) -> None:
+    logits, labels = labelled_logits(listings, seed, sharpness)
+    found = calibrate(logits, labels, TREE, target)
+    shortfall = explain_no_threshold(logits, labels, TREE, found)
+    assert (shortfall is not None) == found.assigns_nothing
+    if shortfall is not None and shortfall.labels_missing is not None:
+        times = math.ceil((listings + shortfall.labels_missing) / listings)
+        enough = calibrate(np.tile(logits, (times, 1)), labels * times, TREE, target)
+        assert not enough.assigns_nothing
 
 
 def test_a_tie_passes_as_a_whole_or_not_at_all() -> None:

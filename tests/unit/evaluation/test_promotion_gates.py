@@ -20,6 +20,7 @@ def gates() -> Gates:
 def evaluation(**changes: Any) -> dict[str, Any]:
     """One that passes every gate of the package's settings, with some parts changed."""
     figures = {"listings": 1000.0, "precision": 0.95, "calibration_error": 0.03, "top1": 0.8}
+    figures["coverage"] = 0.5
     return {
         "challenger": {
             "model": "m/2",
@@ -132,6 +133,38 @@ def test_without_the_right_evaluation_nothing_else_is_asked(gates: Gates) -> Non
     [gate] = check_gates(gates, None, "m/2", "m/1")
     assert (gate.gate, gate.passed) == ("evaluation", False)
     assert "jobs.evaluate_challenger" in gate.measured
+
+
+def first(**changes: Any) -> dict[str, Any]:
+    """The evaluation of a first version, which has nothing to be compared with."""
+    alone = {"champion": None, "differences": {}, "slices": [], "categories": []}
+    return evaluation(**alone | changes)
+
+
+def test_a_first_version_needs_no_champion(gates: Gates) -> None:
+    found = check_gates(gates, first(), "m/2", None)
+    assert [gate.gate for gate in found if gate.passed] == [
+        *("evaluation", "splits", "listings", "age", "coverage", "precision", "calibration")
+    ]
+    # It may have been compared with another model.
+    assert all(g.passed for g in check_gates(gates, evaluation(), "m/2", None))
+
+
+@pytest.mark.parametrize(
+    ("gate", "changes"),
+    [
+        ("evaluation", {"challenger": {"model": "m/3"}}),
+        ("splits", {"splits": ["train"]}),
+        ("coverage", {"figures": {"coverage": 0.0}}),
+        ("precision", {"figures": {"precision": 0.929}}),
+        ("calibration", {"figures": {"calibration_error": 0.11}}),
+    ],
+)
+def test_each_gate_refuses_a_first_version(
+    gates: Gates, gate: str, changes: dict[str, Any]
+) -> None:
+    found = check_gates(gates, first(**changes), "m/2", None)
+    assert [g.gate for g in found if not g.passed] == [gate]
 
 
 def test_the_worst_groups_are_named(gates: Gates) -> None:

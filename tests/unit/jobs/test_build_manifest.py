@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -110,6 +111,45 @@ def test_every_photo_of_a_folder_is_a_listing(build: Callable[..., Rows], images
     assert {row["category_id"] for row in rows} == {row["split"] for row in rows} == {None}
 
 
+def test_every_file_of_a_folder_is_a_listing_or_counted(
+    build: Callable[..., Rows],
+    images: Path,
+    tmp_path: Path,
+    photo_bytes: PhotoBytes,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    photo = photo_bytes(3)
+    for name in ("a.jfif", "b.JPE", "c.heic", "d.heif", "no suffix", "e.jpg_large"):
+        (images / name).write_bytes(photo)
+    for folder in ("__MACOSX", ".thumbs", "@eaDir/b.jpg", "elsewhere"):
+        (images / folder).mkdir(parents=True)
+    left_out = ["._a.jpg", "__MACOSX/a.jpg", ".thumbs/a.jpg", "@eaDir/b.jpg/M.jpg"]
+    for name in (*left_out, "Thumbs.db"):
+        (images / name).write_bytes(b"\0\5\x16\7" if name.startswith("._") else photo)
+    (images / "Thumbs.db").write_bytes(b"\xd0\xcf\x11\xe0")
+    (images / "linked").symlink_to(tmp_path)
+    (images / "gone.jpg").symlink_to(images / "nothing")
+    os.mkfifo(images / "pipe")
+    bad_name = os.fsencode(images) + b"/caf\xe9.jpg"
+    Path(os.fsdecode(bad_name)).write_bytes(photo)
+
+    report = tmp_path / "report.json"
+    rows = build("--report", str(report))
+    assert [row["listing_id"] for row in rows] == [
+        *("a.jfif", "b.JPE", "c.heic", "d.heif", "e.jpg_large", "hat.png", "no suffix"),
+        "shoes/b.jpg",
+    ]
+    assert json.loads(report.read_text(encoding="utf-8"))["files_left_out"] == {
+        "hidden": 4,
+        "linked_folder": 1,
+        "not_a_file": 2,
+        "not_a_photo": 1,
+        "not_utf8": 1,
+    }
+    assert "left out: 4 files, hidden, such as '._a.jpg'" in caplog.text
+    assert "left out: 1 files, not utf8, such as 'caf\ufffd.jpg'" in caplog.text
+
+
 def test_addresses_are_absolute(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,13 +234,13 @@ def test_splits(build: Callable[..., Rows], tmp_path: Path) -> None:
 
 
 def test_many_rows_keep_their_order(build: Callable[..., Rows], tmp_path: Path) -> None:
-    text = "listing_id,path\n" + "".join(f"L{i},{i}.jpg\n" for i in range(2001))
+    text = "listing_id,path\n" + "".join(f"L{i},hat.png\n" for i in range(2001))
     rows = build("--listings", table(tmp_path, text))
     assert columns(rows, "listing_id") == [(f"L{i}",) for i in range(2001)]
 
 
 def test_columns_become_slices(build: Callable[..., Rows], tmp_path: Path) -> None:
-    text = "listing_id,path,seller,country\nL1,a.png,shop,DE\nL2,a.png,,FR\nL3,a.png,,\n"
+    text = "listing_id,path,seller,country\nL1,hat.png,shop,DE\nL2,hat.png,,FR\nL3,hat.png,,\n"
     flags = ("--slice-column", "seller", "--slice-column", "country")
     rows = build("--listings", table(tmp_path, text), *flags)
     slices = [row["slices"] for row in rows]
@@ -214,6 +254,72 @@ def test_label_map(build: Callable[..., Rows], tmp_path: Path) -> None:
     assert columns(rows, "category_id") == [("aa-8",), ("aa-8",), (None,), (None,)]
     rows = build(*listings, "--label-map", labels, "--label-column", "mine")
     assert columns(rows, "category_id") == [("b",), ("b",), ("c",), (None,)]
+
+
+def test_column_names_with_blanks_and_capitals_are_those_of_the_contract(
+    build: Callable[..., Rows], tmp_path: Path
+) -> None:
+    text = "Listing ID, path, Category_ID, SPLIT, Country\nL1, hat.png, caps, Val, DE\n"
+    rows = build("--listings", table(tmp_path, text), "--slice-column", "country")
+    names = ("listing_id", "category_id", "split", "slices")
+    assert columns(rows, *names) == [("L1", "caps", "val", [("country", "DE")])]
+
+
+def test_a_category_is_a_label_where_there_is_no_category_id(
+    build: Callable[..., Rows], tmp_path: Path
+) -> None:
+    text = "listing_id,path,category\nL1,hat.png,caps\n"
+    assert columns(build("--listings", table(tmp_path, text)), "category_id") == [("caps",)]
+    text = "listing_id,path,category,category_id\nL1,hat.png,Caps and hats,caps\n"
+    assert columns(build("--listings", table(tmp_path, text)), "category_id") == [("caps",)]
+
+
+def test_lines_and_cells_that_hold_nothing_are_no_rows(
+    build: Callable[..., Rows], tmp_path: Path
+) -> None:
+    text = "listing_id,path\nL1,hat.png,,\n,,,\n\n"
+    assert columns(build("--listings", table(tmp_path, text)), "listing_id") == [("L1",)]
+
+
+def test_a_listing_has_the_label_and_split_that_one_of_its_rows_states(
+    build: Callable[..., Rows], tmp_path: Path
+) -> None:
+    """As in exports that fill in the first row of a product only."""
+    text = "listing_id,path,category_id,split\nL1,hat.png,caps,val\nL1,shoes/b.jpg,,\n"
+    rows = build("--listings", table(tmp_path, text), "--split", "val")
+    assert columns(rows, "category_id", "split") == [("caps", "val")] * 2
+
+
+def test_a_listing_with_two_labels_or_two_splits_gets_neither(
+    build: Callable[..., Rows], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    text = (
+        "listing_id,path,category_id,split\n"
+        "L1,hat.png,caps,train\nL1,shoes/b.jpg,boots,train\n"
+        "L2,hat.png,caps,train\nL2,shoes/b.jpg,caps,val\n"
+        "L3,hat.png,caps,train\n"
+    )
+    report = tmp_path / "report.json"
+    rows = build("--listings", table(tmp_path, text), "--report", str(report))
+    assert columns(rows, "listing_id", "category_id", "split") == [
+        *[("L1", None, None)] * 2,
+        *[("L2", None, None)] * 2,
+        ("L3", "caps", "train"),
+    ]
+    figures = json.loads(report.read_text(encoding="utf-8"))
+    assert figures["listings_with_two_labels"] == figures["listings_with_two_splits"] == 1
+    assert "1 listings have two labels" in caplog.text
+    assert "'L2'" in caplog.text
+
+
+def test_paths_cannot_leave_the_folder_by_its_links(
+    build: Callable[..., Rows], images: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "elsewhere" / "deep").mkdir(parents=True)
+    (tmp_path / "elsewhere" / "hat.png").write_bytes(b"secret")
+    (images / "link").symlink_to(tmp_path / "elsewhere" / "deep")
+    (row,) = build("--listings", table(tmp_path, "listing_id,path\nL1,link/../hat.png\n"))
+    assert row["image_uri"] == str(images / "hat.png")
 
 
 # The report and the MLflow run
@@ -242,6 +348,10 @@ def test_report(report: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
         "photos_missing": 1,
         "listings": 3,
         "listings_labelled": 2,
+        "listings_by_split": {"none": 1, "train": 1, "val": 1},
+        "columns_not_read": ["title"],
+        "listings_with_two_labels": 0,
+        "listings_with_two_splits": 0,
     }
     # The digest depends on the rows, but not on their order.
     head, *rows = LISTINGS.splitlines()
@@ -260,6 +370,9 @@ def test_mlflow_run(report: Callable[..., dict[str, Any]], tmp_path: Path) -> No
         "photos_missing": 1,
         "listings": 1,
         "listings_labelled": 1,
+        "listings_by_split.train": 1,
+        "listings_with_two_labels": 0,
+        "listings_with_two_splits": 0,
     }
     (built,) = run.inputs.dataset_inputs
     assert built.dataset.name == f"{tmp_path / 'manifest'}/ds={DS}"
@@ -318,14 +431,33 @@ def test_another_run_holds_the_partition(
         ("", "listings.csv: no column listing_id, path"),
         ("listing_id,path\nL1,a.jpg\n,hat.png\n", "listings.csv, line 3: listing_id or path"),
         ('listing_id,path\n"L\n1",a.jpg\nL2,\n', "listings.csv, line 4: listing_id or path"),
-        ("listing_id,path\nL1\n", "listings.csv, line 2: listing_id or path is empty"),
+        ("listing_id,path\nL1\n", "listings.csv, line 2: 1 cells for 2 columns"),
         ("listing_id,path,image_index\nL1,a.jpg,first\n", "line 2: image_index 'first'"),
         ("listing_id,path,image_index\nL1,a.jpg,-1\n", "line 2: image_index '-1'"),
         ("listing_id,path,image_index\nL1,a.jpg,3000000000\n", "line 2: image_index '3000000000'"),
         (f"listing_id,path,image_index\nL1,a.jpg,{'9' * 5000}\n", "line 2: image_index '999"),
         (b"listing_id,path\nL1,caf\xe9.jpg\n", "listings.csv: not UTF-8"),
-        (f"listing_id,path\nL1,{'x' * 200_000}\n", "listings.csv, after line 1: field larger"),
+        (f"listing_id,path\nL1,{'x' * 200_000}\n", "listings.csv, line 2: field larger"),
         ("listing_id,path\n", "listings.csv: no photo"),
+        ("listing_id,path,split\nL1,hat.png,train,val\n", "line 2: 4 cells for 3 columns"),
+        ("listing_id,path,split\nL1,hat.png,validation\n", "line 2: split 'validation': the jobs"),
+        ("listing_id,path,Path\nL1,hat.png,b.jpg\n", "listings.csv: 2 columns are called path"),
+        ("listing_id,path\nL1,/etc/passwd\n", "line 2: path '/etc/passwd' lies outside"),
+        (
+            "listing_id,path\nL1,shoes/../../b.jpg\n",
+            "line 2: path 'shoes/../../b.jpg' lies outside",
+        ),
+        ("listing_id,path\nL1,https://a.example/b.jpg\n", "line 2: path 'https://a.example/b.jpg'"),
+        ("listing_id,path\nL1,hats.png\n", "none of the 1 photos can be read"),
+        (f"listing_id,path\nL1,{'x' * 300}\n", "none of the 1 photos can be read"),
+        (
+            "listing_id,path,category_id\nL1,hat.png,caps\nL1,hat.png,boots\n",
+            "no category_id is left of those given; 1 listings have two labels",
+        ),
+        (
+            "listing_id,path,split\nL1,hat.png,train\nL1,hat.png,val\n",
+            "no split is left of those given; 1 listings have two splits",
+        ),
     ],
 )
 def test_bad_tables_are_3(
@@ -336,27 +468,50 @@ def test_bad_tables_are_3(
     assert message in line
 
 
+def test_labels_that_the_map_lacks_are_said_and_a_map_without_any_is_3(
+    report: Callable[..., dict[str, Any]],
+    fail: Callable[..., tuple[int, str]],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    labels = table(tmp_path, "category_id,shopify_id\nsocks,aa-9\n", "labels.csv")
+    code, line = fail("--listings", table(tmp_path, LISTINGS), "--label-map", labels)
+    assert (code, "no category_id is left of those given; 2 labels" in line) == (3, True)
+    labels = table(tmp_path, "category_id,shopify_id\nboots,aa-8\n", "labels.csv")
+    assert report(LISTINGS, "--label-map", labels)["labels_not_mapped"] == ["caps"]
+    assert "1 labels have none in" in caplog.text
+
+
 def test_no_photos_are_3(
     fail: Callable[..., tuple[int, str]], images: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.txt").touch()
     code, line = fail("--images", str(tmp_path / "empty"))
-    assert (code, "empty: no photo" in line) == (3, True)
+    assert (code, "empty: no photo; left out: 1 files, not a photo" in line) == (3, True)
+    not_utf8 = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    not_utf8.mkdir()
+    code, line = fail("--images", str(not_utf8))
+    assert (code, "the name is not UTF-8" in line) == (2, True)
     code, line = fail("--listings", table(tmp_path, LISTINGS), "--split", "tset")
     assert (code, "no photo in the splits tset" in line) == (3, True)
 
 
 def test_missing_columns_are_3(fail: Callable[..., tuple[int, str]], tmp_path: Path) -> None:
     labels = table(tmp_path, "category_id,shopify_id\nboots,aa-8\n", "labels.csv")
-    code, line = fail("--label-map", labels, "--label-column", "nosuch")
+    listings = ("--listings", table(tmp_path, LISTINGS))
+    code, line = fail(*listings, "--label-map", labels, "--label-column", "nosuch")
     assert (code, "labels.csv: no column nosuch" in line) == (3, True)
-    code, line = fail("--listings", table(tmp_path, LISTINGS), "--slice-column", "brand")
+    code, line = fail(*listings, "--slice-column", "brand")
     assert (code, "no column brand" in line) == (3, True)
 
 
-def test_slices_without_a_table_are_2(fail: Callable[..., tuple[int, str]]) -> None:
-    code, line = fail("--slice-column", "seller")
-    assert (code, "give both" in line) == (2, True)
+@pytest.mark.parametrize("flag", ["--slice-column", "--label-map"])
+def test_slices_and_labels_without_a_table_are_2(
+    fail: Callable[..., tuple[int, str]], flag: str
+) -> None:
+    code, line = fail(flag, "seller")
+    assert (code, "need --listings" in line) == (2, True)
 
 
 @pytest.mark.parametrize(
@@ -373,6 +528,7 @@ def test_slices_without_a_table_are_2(fail: Callable[..., tuple[int, str]]) -> N
 def test_paths_that_do_not_exist_are_2(
     fail: Callable[..., tuple[int, str]], tmp_path: Path, flag: str, name: str
 ) -> None:
-    code, line = fail(flag, str(tmp_path / name))
+    listings = ("--listings", table(tmp_path, LISTINGS)) if flag == "--label-map" else ()
+    code, line = fail(*listings, flag, str(tmp_path / name))
     assert code == 2
     assert str(tmp_path / name) in line

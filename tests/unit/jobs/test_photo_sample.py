@@ -1,5 +1,6 @@
 """What is drawn from a manifest to look at a backbone with, and the picture that is made of it."""
 
+import hashlib
 import io
 from collections import Counter
 from pathlib import Path
@@ -51,6 +52,27 @@ def manifest(tmp_path: Path) -> Path:
         table = pa.Table.from_pylist(rows[part::2], MANIFEST)
         pq.write_table(table, folder / "part-0.parquet", row_group_size=40)
     return tmp_path / "manifest"
+
+
+def test_photos_apart_from_those_of_another_sample() -> None:
+    """Neither the same listing nor the same photo, by its key, bytes or address."""
+    key = hashlib.sha256(photo(1)).hexdigest()
+    known = PhotoSample(
+        ["a", "b", "c"],
+        ["x"] * 3,
+        [PhotoSource(None, photo(1)), PhotoSource("2.png", None), PhotoSource("3.png", None)],
+    )
+    queries = PhotoSample(
+        ["a", "d", "e", "f"],
+        ["x"] * 4,
+        [
+            PhotoSource("4.png", None),
+            PhotoSource("5.png", None, key.upper()),
+            PhotoSource("2.png", None),
+            PhotoSource("6.png", None),
+        ],
+    )
+    assert queries.apart_from(known).listing_ids == ["f"]
 
 
 def drawn(manifest: Path, limit: int, **options: Any) -> list[int]:
