@@ -141,6 +141,16 @@ def first(**changes: Any) -> dict[str, Any]:
     return evaluation(**alone | changes)
 
 
+@pytest.mark.parametrize(("share", "refused"), [(0.4, []), (0.2, ["exact_coverage"])])
+def test_of_a_first_version_exact_coverage_itself_is_asked(
+    gates_on_exact_coverage: Gates, share: float, refused: list[str]
+) -> None:
+    found = first()
+    found["challenger"]["figures"]["exact_coverage"] = share
+    checked = check_gates(gates_on_exact_coverage, found, "m/2", None)
+    assert [gate.gate for gate in checked if not gate.passed] == refused
+
+
 def test_a_first_version_needs_no_champion(gates: Gates) -> None:
     found = check_gates(gates, first(), "m/2", None)
     assert [gate.gate for gate in found if gate.passed] == [
@@ -195,7 +205,7 @@ def test_licences(licence: str, acknowledged: bool, passed: bool) -> None:
         (("max_error = 0.1", 'max_error = "much"'), "calibration.max_error"),
         (("max_fall = 0.02", "max_fall = -1"), "coverage.max_fall"),
         (("[taxonomy]", "[taxonomies]"), "taxonomies"),
-        (("[data]", "[data"), "at line 5"),
+        (("[data]", "[data"), "at line 6"),
     ],
 )
 def test_a_settings_file_with_a_mistake(
