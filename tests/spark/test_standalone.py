@@ -1,6 +1,6 @@
 """The main job on a standalone cluster with GPUs, by spark-submit, its code from the zip.
 
-Two executors share the work of a job in `faults/test_speculation.py`.
+Two executors share the work of a job in `faults/test_cluster_faults.py`.
 """
 
 import json

@@ -51,6 +51,24 @@ class PhotoHandler(BaseHTTPRequestHandler):
         """Stay quiet."""
 
 
+Victims = Callable[[psutil.Process], list[psutil.Process]]
+"""Finds processes to kill, given the one that asks for a photo."""
+
+
+def killing(due: list[Victims], then: Behaviour = PhotoHandler.serve) -> Behaviour:
+    """Kill what is due next, and never answer; once nothing is due, do what comes `then`."""
+
+    def behave(handler: PhotoHandler, photo: bytes, count: int) -> None:
+        if not due:
+            then(handler, photo, count)
+        elif (client := handler.client()) is not None and (victims := due[0](client)):
+            del due[0]
+            for process in victims:
+                process.kill()
+
+    return behave
+
+
 @contextmanager
 def photo_server(
     photos: Mapping[str, bytes], behaviours: Mapping[str, Behaviour]

@@ -20,10 +20,12 @@ _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(["jobs.categorize_listings", "jobs.maintain_embeddings"])
 
 
-def run_script(
+def fork_script(
     folder: Path, script: str, *arguments: object, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run a Python script; when this returns, nothing that it started is left.
+    """Run a Python script in a fork of a process that has imported the jobs already.
+
+    When this returns, nothing that the script started is left.
 
     Args:
         folder: Its working directory.
@@ -31,26 +33,11 @@ def run_script(
         arguments: Its arguments.
         env: Variables, beside those of this process.
     """
-    try:
-        return subprocess.run(
-            [sys.executable, "-c", script, *map(str, arguments)],
-            env=_without_session(os.environ) | _variables(folder) | (env or {}),
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
-            check=False,
-        )
-    finally:
-        _wait_for_the_rest(folder)
-
-
-def fork_script(folder: Path, script: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-    """Do what `run_script` does, in a fork of a process that has imported the jobs already."""
+    variables = _without_session(os.environ) | _variables(folder) | (env or {})
     output = folder / "stdout", folder / "stderr"
     process = _FORKS.Process(
-        target=_run_fork, args=(folder, script, [str(each) for each in arguments], output)
+        target=_run_fork,
+        args=(folder, script, [str(each) for each in arguments], variables, output),
     )
     try:
         process.start()
@@ -66,12 +53,15 @@ def fork_script(folder: Path, script: str, *arguments: object) -> subprocess.Com
 
 
 def _run_fork(
-    folder: Path, script: str, arguments: Sequence[str], output: tuple[Path, Path]
+    folder: Path,
+    script: str,
+    arguments: Sequence[str],
+    variables: Mapping[str, str],
+    output: tuple[Path, Path],
 ) -> None:
     for number, file in enumerate(output, start=1):
         with file.open("wb") as opened:
             os.dup2(opened.fileno(), number)
-    variables = _without_session(os.environ) | _variables(folder)
     os.environ.clear()
     os.environ.update(variables)
     os.chdir(folder)

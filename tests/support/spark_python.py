@@ -2,5 +2,6 @@
 
 CONVERSIONS = "SEER_TEST_CONVERSIONS"
 """The variable that names the folder of what the processes of the tests make once for all."""
-SUBMIT_ARGS = "--conf spark.python.daemon.module=tests.support.warm_daemon pyspark-shell"
+DAEMON = "tests.support.warm_daemon"
+SUBMIT_ARGS = f"--conf spark.python.daemon.module={DAEMON} pyspark-shell"
 """The value of PYSPARK_SUBMIT_ARGS for such a session."""

@@ -1,6 +1,7 @@
 """A partition's listings, published once for all tests, and the flags of the main job."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,6 +51,28 @@ def listings(rows: Rows) -> list[str]:
 @pytest.fixture
 def manifest(write_manifest: WriteManifest, rows: Rows, tmp_path: Path) -> Path:
     return write_manifest(tmp_path / "manifest", rows)
+
+
+@pytest.fixture
+def photos(rows: Rows) -> dict[str, bytes]:
+    """The same photos by name, for a server: `0.jpg` and so on."""
+    return {f"{i}.jpg": row["image_bytes"] for i, row in enumerate(rows)}
+
+
+@pytest.fixture
+def served_manifest(
+    rows: Rows, write_manifest: WriteManifest, tmp_path: Path
+) -> Callable[[str], Path]:
+    """Writes a manifest of the same listings, their photos at an address."""
+
+    def write(address: str) -> Path:
+        served = [
+            row(r["listing_id"], r["image_index"], image_uri=f"{address}/{i}.jpg")
+            for i, r in enumerate(rows)
+        ]
+        return write_manifest(tmp_path / "served", served)
+
+    return write
 
 
 @pytest.fixture

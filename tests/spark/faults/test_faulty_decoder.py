@@ -1,13 +1,13 @@
 """A photo that kills the process that decodes it is rejected, and no other photo is."""
 
 import io
-import json
 from pathlib import Path
 
 import psutil
 import pyarrow as pa
 import pytest
 from PIL import Image
+from pyspark.sql import SparkSession
 
 from schemas.rejects import RejectReason
 from seer_model.backbones.backbone import random_backbone
@@ -24,10 +24,10 @@ from tests.support.manifest_rows import (
     row,
 )
 from tests.support.paths import ROOT
-from tests.support.processes import command_of, run_script
+from tests.support.processes import command_of
 
-FAULTY = {"PYTHONPATH": f"{Path(__file__).parent / 'faulty_decoder'}:{ROOT}"}
-JOB = "import sys; from jobs.categorize_listings import main; sys.exit(main(sys.argv[1:]))"
+FAULTY = f"{Path(__file__).parent / 'faulty_decoder'}:{ROOT}"
+"""The PYTHONPATH of a process with the fault."""
 
 
 def photo_of(width: int, height: int) -> bytes:
@@ -46,7 +46,7 @@ def embedder() -> PhotoEmbedder:
 
 @pytest.fixture
 def _faulty_children(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", FAULTY["PYTHONPATH"])
+    monkeypatch.setenv("PYTHONPATH", FAULTY)
 
 
 @pytest.mark.usefixtures("_faulty_children")
@@ -103,24 +103,25 @@ def test_isolated_a_closed_generator_leaves_no_process(
 @pytest.mark.spark
 @pytest.mark.slow
 def test_the_job_rejects_the_photo_and_keeps_the_others(
+    spark: SparkSession,
     rows: Rows,
-    flags: list[str],
     manifest: Path,
     published: Published,
     write_manifest: WriteManifest,
     categorize: Categorize,
     read_categories: ReadCategories,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     expected = rows_by_listing(published.table)
     faulty = [row(f"faulty {i}", image_bytes=ENDS) for i in range(3)]
     half = row(rows[0]["listing_id"], 2, image_bytes=ENDS)
     write_manifest(manifest, [*faulty[:1], *rows[:9], half, *faulty[1:], *rows[9:]])
-    report = tmp_path / "report.json"
     store = ["--embeddings", str(tmp_path / "fresh store")]
-    done = run_script(tmp_path, JOB, *flags, *store, "--report", str(report), env=FAULTY)
-    assert done.returncode == 0, done.stderr
-    first = json.loads(report.read_text(encoding="utf-8"))
+    with monkeypatch.context() as patch:
+        # Spark starts new Python workers for another environment.
+        patch.setitem(spark.sparkContext.environment, "PYTHONPATH", FAULTY)
+        first = categorize(manifest, published.output, *store)
     table = read_categories(published.output).drop_columns(BY_RUN)
     # The store keeps the reason for the photo that killed a process: it will not kill another.
     again = categorize(manifest, published.output, *store)

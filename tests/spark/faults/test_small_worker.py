@@ -11,12 +11,12 @@ from seer_model.backbones.backbone import random_backbone
 from tests.support.huge_photos import huge_photos
 from tests.support.manifest_rows import ReadCategories, WriteManifest, row
 from tests.support.paths import ROOT
-from tests.support.processes import run_script
+from tests.support.processes import fork_script
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
 LIMIT_BYTES = 2_000_000_000
-PHOTOS = 24
+PHOTOS = 12
 
 # What Spark forks its Python workers from.
 DAEMON = """
@@ -81,11 +81,11 @@ def test_many_are_categorized_within_the_limit(
     options = {
         "manifest": write_manifest(tmp_path / "manifest", rows),
         "ds": "2026-11-25",
-        "model": Workload(tmp_path / "models", random_backbone("regnety_008"), distinct=0).model,
+        "model": Workload(tmp_path / "models", random_backbone("regnety_002"), distinct=0).model,
         "output": output,
         "tracking-uri": tracking_uri,
     }
-    done = run_script(
+    done = fork_script(
         tmp_path,
         JOB,
         *[part for name, value in options.items() for part in (f"--{name}", str(value))],
