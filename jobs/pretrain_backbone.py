@@ -18,9 +18,11 @@ from typing import Any
 
 from jobs.command.settings import check_arguments, run_job
 from jobs.pretraining.settings import PretrainBackbone
+from seer_model.training.threads import share_cores
 
 if __name__ == "__main__":
     check_arguments(PretrainBackbone)  # Before the imports below, which take seconds.
+share_cores()  # Before torch is imported.
 
 import torch
 

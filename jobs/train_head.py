@@ -22,6 +22,7 @@ from pydantic import Field
 from jobs.command.photo_settings import PhotoSettings
 from jobs.command.settings import Day, check_arguments, run_job
 from seer_model.backbones.constants import DEFAULT_BACKBONE
+from seer_model.training.threads import share_cores
 
 
 class TrainHead(PhotoSettings):
@@ -57,6 +58,7 @@ class TrainHead(PhotoSettings):
 
 if __name__ == "__main__":
     check_arguments(TrainHead)  # Before the imports below, which take seconds.
+share_cores()  # Before torch is imported.
 
 import numpy as np
 import numpy.typing as npt

@@ -82,6 +82,21 @@ def test_the_figures_are_those_of_val(
     assert noisy.quality.coverage < fitted.quality.coverage
 
 
+def test_memory_is_bounded_by_parts_that_do_not_show(
+    fit: Fit, labelled_photos: LabelledPhotosBuilder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = labelled_photos(60, seed=1), labelled_photos(61, seed=2)
+    whole = fit(*photos)
+    monkeypatch.setattr("seer_model.training.fit._LISTINGS_AT_ONCE", 7)
+    monkeypatch.setattr("seer_model.categorizer.calibration._ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("seer_model.training.head._ROWS_AT_ONCE", 7)
+    in_parts = fit(*photos)
+    assert in_parts.quality == whole.quality
+    np.testing.assert_allclose(in_parts.bundle.head.weight, whole.bundle.head.weight, rtol=1e-4)
+    thresholds = in_parts.bundle.calibration.thresholds
+    assert thresholds == pytest.approx(whole.bundle.calibration.thresholds)
+
+
 def test_same_photos_same_digest(
     fit: Fit, labelled_photos: LabelledPhotosBuilder, tmp_path: Path
 ) -> None:
