@@ -41,15 +41,17 @@ def test_for_the_categories(
 ) -> None:
     output = small_disk / "categories"
     shutil.copytree(published.output, output, symlinks=True)
+    stored = ("--embeddings", str(published.store))
     with Watch.over(output / f"ds={DS}", listings) as watch:
-        for left in (0, 16384):
+        # Not a byte to embed; then, with every embedding stored, a few to stage.
+        for left, flags in ((0, ()), (4096, stored)):
             ballast = fill(small_disk, left)
-            categorize(manifest, output, code=1)
+            categorize(manifest, output, *flags, code=1)
             assert os.strerror(ENOSPC) in error_line(capsys)
             # The failed run leaves nothing.
             assert len(list((output / "_runs" / f"ds={DS}").iterdir())) == 1
             ballast.unlink()
-        after = categorize(manifest, output)["run_id"]
+        after = categorize(manifest, output, *stored)["run_id"]
     assert watch.runs == [published.run, after]
     assert read_categories(output).drop_columns(BY_RUN).equals(published.table)
 
