@@ -24,6 +24,8 @@ UNIT = "tests/unit"
 def pytest_configure(config: pytest.Config) -> None:
     # Without bytecode every process compiles torch anew.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    # Threads that spin while they wait take the cores from the other worker.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.pop("SPARK_CONF_DIR", None)
     if not hasattr(config, "workerinput"):  # The workers of xdist inherit the variable.
         conversions = tempfile.TemporaryDirectory(prefix="seer-tests-")

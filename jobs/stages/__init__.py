@@ -9,8 +9,9 @@
 - spool: rows → this process, through files
 - publish: staged rows → the partition that readers see
 
-Others have of their own: build_manifest listing_table (a CSV → rows) and photo_folder (a folder → its
-photos), training and evaluation labels (photos → those of labelled listings, each in one split).
+Others have of their own: build_manifest listing_table (a CSV → rows) and photo_folder (a folder →
+its photos), training and evaluation labels (photos → those of labelled listings, each in one
+split).
 
 Used by several of them: worker (the model on the executors, the device of a task) and aggregates
 (counts over a whole frame).
