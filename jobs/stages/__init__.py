@@ -8,7 +8,10 @@
 - scoring: embeddings → one decision a listing
 - publish: staged rows → the partition that readers see
 
-And those of build_manifest: listing_table (a CSV → rows) and photo_folder (a folder → its photos).
+And of other jobs:
+
+- listing_table, photo_folder: what build_manifest reads → its rows
+- labels: photos → those of labelled listings, each in one split
 
 Used by several of them: worker (the model on the executors, the device of a task) and aggregates
 (counts over a whole frame).
