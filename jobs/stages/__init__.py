@@ -6,12 +6,13 @@
 - embedding: photos → embeddings, from the store or computed
 - embedding_store: the embeddings kept between runs
 - scoring: embeddings → one decision a listing
-- spool: rows → this process, through files
 - publish: staged rows → the partition that readers see
 
-Others have of their own: build_manifest listing_table (a CSV → rows) and photo_folder (a folder →
-its photos), training and evaluation labels (photos → those of labelled listings, each in one
-split).
+And of other jobs:
+
+- listing_table, photo_folder: what build_manifest reads → its rows
+- labels: photos → those of labelled listings, each in one split
+- spool: rows → the driver, through files
 
 Used by several of them: worker (the model on the executors, the device of a task) and aggregates
 (counts over a whole frame).

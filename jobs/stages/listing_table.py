@@ -78,11 +78,19 @@ def read_label_map(path: Path, column: str) -> dict[str, str | None]:
 
     Raises:
         SettingsError: The file cannot be opened.
-        DataContractError: The file is not a CSV in UTF-8, or a column is missing or there twice.
+        DataContractError: The file is not a CSV in UTF-8, a column is missing or there twice, or a
+            category has two labels.
     """
     label = _normal(column)
     _, lines = _read_csv(path, ("category_id", label), ("category_id", label))
-    return {cells["category_id"]: cells[label] or None for _, cells in lines}
+    labels: dict[str, str | None] = {}
+    for line, cells in lines:
+        category, to = cells["category_id"], cells[label] or None
+        if labels.setdefault(category, to) != to:
+            raise DataContractError(
+                f"{path}, line {line}: a line above gives {category!r} another {column}"
+            )
+    return labels
 
 
 def settle_listings(rows: Sequence[Row]) -> dict[str, list[str]]:

@@ -497,11 +497,16 @@ def test_no_photos_are_3(
     assert (code, "no photo in the splits tset" in line) == (3, True)
 
 
-def test_missing_columns_are_3(fail: Callable[..., tuple[int, str]], tmp_path: Path) -> None:
+def test_missing_columns_and_two_labels_in_a_map_are_3(
+    fail: Callable[..., tuple[int, str]], tmp_path: Path
+) -> None:
     labels = table(tmp_path, "category_id,shopify_id\nboots,aa-8\n", "labels.csv")
     listings = ("--listings", table(tmp_path, LISTINGS))
     code, line = fail(*listings, "--label-map", labels, "--label-column", "nosuch")
     assert (code, "labels.csv: no column nosuch" in line) == (3, True)
+    labels = table(tmp_path, "category_id,shopify_id\na,aa-8\na,aa-9\n", "labels.csv")
+    code, line = fail(*listings, "--label-map", labels)
+    assert (code, "labels.csv, line 3: a line above gives 'a' another" in line) == (3, True)
     code, line = fail(*listings, "--slice-column", "brand")
     assert (code, "no column brand" in line) == (3, True)
 
