@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from jobs import check_categories
+from tests.support.embedding_rows import error_line
 from tests.support.manifest_rows import DS, ODD_IDS, Categorize, DrawPhoto, WriteManifest, row
 
 pytestmark = pytest.mark.spark
@@ -40,11 +41,6 @@ def published(
 def check(manifest: Path, output: Path | str, *flags: str) -> int:
     argv = ["--manifest", str(manifest), "--ds", DS, "--output", str(output), *flags]
     return check_categories.main(argv)
-
-
-def error_line(capsys: pytest.CaptureFixture[str]) -> str:
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if ": error: " in line]
-    return line
 
 
 def test_what_the_job_published_passes_and_is_counted(

@@ -57,7 +57,6 @@ STEPS = {
     "staging": "when('[0-9a-f]', die)",
     "staging, with all": "when('[0-9a-f]', die_with_all)",
     "staged": "job._check_counts = die",
-    "counted": "publish.Partition.publish = die",
     "link made": "Path.replace = die",
     "link replaced": "Path.replace = replace_and_die",
 }
