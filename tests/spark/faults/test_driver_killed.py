@@ -20,7 +20,6 @@ from contextlib import suppress
 from pathlib import Path
 import psutil
 from jobs import categorize_listings as job
-from jobs.stages import publish
 
 def die(*args, **kwargs):
     os.kill(os.getpid(), signal.SIGKILL)

@@ -51,8 +51,9 @@ def test_for_the_categories(
             # The failed run leaves nothing.
             assert len(list((output / "_runs" / f"ds={DS}").iterdir())) == 1
             ballast.unlink()
-        after = categorize(manifest, output, *stored)["run_id"]
-    assert watch.runs == [published.run, after]
+        after = categorize(manifest, output, *stored)
+    assert after["photos_embedded"] == 0
+    assert watch.runs == [published.run, after["run_id"]]
     assert read_categories(output).drop_columns(BY_RUN).equals(published.table)
 
 
