@@ -85,6 +85,14 @@ def change(column: str, value: object, of: str = "a") -> Spoil:
         (change("decision", "perhaps"), "column decision is 'perhaps'"),
         (change("bundle_digest", None), "column bundle_digest is null"),
         (lambda t: t.drop_columns("taxonomy_version"), "column taxonomy_version is missing"),
+        (
+            lambda t: [t.slice(0, 2).drop_columns("taxonomy_version"), t.slice(2)],
+            "column taxonomy_version is null",
+        ),
+        (
+            lambda t: [t.slice(0, 2), t.slice(2).drop_columns("taxonomy_version")],
+            "column taxonomy_version is null",
+        ),
         (lambda t: t.set_column(7, "images_used", t["images_used"].cast("int64")), "is int64"),
     ],
     ids=[
@@ -97,6 +105,8 @@ def change(column: str, value: object, of: str = "a") -> Spoil:
         "value",
         "null",
         "column",
+        "column of the first file",
+        "column of another file",
         "type",
     ],
 )

@@ -18,6 +18,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,7 @@ import torch
 
 from schemas.errors import DataContractError, SettingsError
 from schemas.rejects import RejectReason
+from seer_model.photos.fetch import missing_driver
 from seer_model.photos.limits import PhotoLimits, PhotoRejected
 from seer_model.photos.pixels import load_photo
 from seer_model.photos.source import PhotoSource
@@ -187,8 +189,7 @@ class PhotoStream:
                 return reject
         raise DataContractError(
             f"{source.uri or 'a photo in the manifest'}: {reject.value}, and none of the "
-            f"{len(spares)} photos of its batch that might replace it is usable; check that the "
-            "photos are where the manifest says"
+            f"{len(spares)} photos of its batch that might replace it is usable; {_advice(source)}"
         )
 
     def _load(self, out: Pixels, source: PhotoSource) -> RejectReason | None:
@@ -202,3 +203,9 @@ class PhotoStream:
         reasons = [future.result() for future in decoding.rejects]
         self.rejects.update(reason for reason in reasons if reason is not None)
         return torch.from_numpy(decoding.pixels)
+
+
+def _advice(unusable: PhotoSource) -> str:
+    scheme = urlsplit(unusable.uri or "").scheme
+    install = missing_driver(scheme) if scheme else None
+    return install or "check that the photos are where the manifest says"

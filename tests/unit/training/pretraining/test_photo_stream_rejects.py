@@ -4,12 +4,13 @@ import io
 from collections import Counter
 from pathlib import Path
 
+import fsspec
 import pytest
 from PIL import Image
 
 from schemas.errors import DataContractError
 from schemas.rejects import RejectReason
-from seer_model.photos.limits import PhotoLimits
+from seer_model.photos.limits import PhotoAccess, PhotoLimits
 from tests.support.photo_manifests import (
     decoding_threads,
     epoch_of,
@@ -85,10 +86,21 @@ def test_rejects_are_of_what_was_seen(tmp_path: Path) -> None:
     assert repeats == 16
 
 
-def test_a_batch_without_any_usable_photo_is_one_line(tmp_path: Path) -> None:
-    rows = [row(n, uri=f"/absent/{n}.jpg") for n in range(8)]
-    stream = open_stream(write(rows, tmp_path / "part-0.parquet").parent)
-    with pytest.raises(DataContractError, match=r"^/absent/\d\.jpg: not_found, .*4 photos") as e:
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [
+        ("/absent", r"^/absent/\d\.jpg: not_found, .*4 photos.*; check that"),
+        ("nostore://bucket", r"^nostore://bucket/\d\.jpg: unsupported_scheme, .*; Install it$"),
+    ],
+)
+def test_a_batch_without_any_usable_photo_is_one_line(
+    tmp_path: Path, folder: str, message: str
+) -> None:
+    fsspec.register_implementation("nostore", "no_such_package.Store", errtxt="Install it")
+    rows = [row(n, uri=f"{folder}/{n}.jpg") for n in range(8)]
+    limits = PhotoLimits(access=PhotoAccess(schemes=("nostore",)))
+    stream = open_stream(write(rows, tmp_path / "part-0.parquet").parent, limits=limits)
+    with pytest.raises(DataContractError, match=message) as e:
         next(stream.batches(0))
     assert "\n" not in str(e.value)
     assert not decoding_threads()
