@@ -27,18 +27,24 @@ __all__ = ["bundle_folder", "draw_photo", "write_manifest"]
 GATES = ROOT / "seer_model" / "evaluation" / "gates.toml"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
+def night() -> datetime:
+    """When the nightly run is due."""
+    return datetime.now(UTC) + timedelta(minutes=2)
+
+
+@pytest.fixture(scope="package")
 def marketplace(
     tmp_path_factory: pytest.TempPathFactory,
     write_manifest: Callable[..., Path],
     draw_photo: Callable[..., bytes],
     bundle_folder: Path,
+    night: datetime,
 ) -> Marketplace:
     market = Marketplace(tmp_path_factory.mktemp("marketplace"), write_manifest, draw_photo)
-    # Midnight may pass before the last test. And an Airflow that parses the DAGs again between the
-    # start of the backfill and the nightly run also runs the night before.
-    for days in (-1, 0, 1):
-        market.add_day((datetime.now(UTC) + timedelta(days=days)).date().isoformat())
+    # An Airflow that parses the DAGs again between the start of the backfill and the nightly run
+    # also runs the night before.
+    market.add_day((night - timedelta(days=1)).date().isoformat())
     market.add_labelled()
     bundle = load_bundle(bundle_folder)
     blind = LinearHead(bundle.head.weight * 0, bundle.head.bias * 0)
@@ -48,9 +54,9 @@ def marketplace(
     return market
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def airflow(
-    marketplace: Marketplace, tmp_path_factory: pytest.TempPathFactory
+    marketplace: Marketplace, night: datetime, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Airflow]:
     if not (BIN / "airflow").exists():
         pytest.fail("there is no Airflow: run `make .venv-airflow/.stamp`, as `make test` does")
@@ -82,21 +88,20 @@ def airflow(
         "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
         **{f"SEER_AIRFLOW_{name}": str(value) for name, value in settings.items()},
     }
-    soon = datetime.now(UTC) + timedelta(minutes=2)
-    cron = f"{soon.minute} {soon.hour} * * *"
+    cron = f"{night.minute} {night.hour} * * *"
     with local_postgres(tmp_path_factory.mktemp("postgres")) as database:
         airflow = Airflow(folder / "airflow", database, environment)
         with airflow.running(SEER_AIRFLOW_DAILY_CRON=cron):
             yield airflow
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def refresh(airflow: Airflow) -> str:
     """A refresh, which runs beside the daily runs."""
     return airflow.trigger("refresh_weekly")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def backfill(airflow: Airflow, marketplace: Marketplace) -> dict[str, str]:
     """The runs of two days, one after the other, beside the others; the first has no indexes."""
     days = [f"2026-11-0{day}" for day in (1, 2)]

@@ -2,7 +2,7 @@
 
 import os
 import signal
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -12,8 +12,9 @@ from tests.support.marketplace import COLOURS, Marketplace
 pytestmark = [pytest.mark.airflow, pytest.mark.spark, pytest.mark.slow]
 
 DAILY = "categorize_daily"
+SENSOR = "wait_for_manifest"
 CATEGORIZE = "categorize_listings"
-DONE = dict.fromkeys(("wait_for_manifest", CATEGORIZE, "check_categories"), "success")
+DONE = dict.fromkeys((SENSOR, CATEGORIZE, "check_categories"), "success")
 
 
 def job_of(run: str) -> tuple[int, int, int]:
@@ -28,15 +29,17 @@ def job_of(run: str) -> tuple[int, int, int]:
 
 
 @pytest.mark.usefixtures("refresh", "backfill")
-def test_manual_run_waits_for_its_partition_and_a_killed_job_is_done_again(
-    airflow: Airflow, marketplace: Marketplace
+def test_nightly_run_waits_for_its_partition_and_a_killed_job_is_done_again(
+    airflow: Airflow, marketplace: Marketplace, night: datetime
 ) -> None:
-    ds = "2026-11-10"
-    run = airflow.trigger(DAILY, ds=ds)
-    sensor = "wait_for_manifest"
+    ds = night.date().isoformat()
+    run, *_ = wait_for(
+        "the nightly run",
+        lambda: [r for r in airflow.runs(DAILY, "scheduled") if r.startswith(f"scheduled__{ds}T")],
+    )
     wait_for(
         "the sensor to wait",
-        lambda: airflow.task(DAILY, run, sensor)["state"] == "up_for_reschedule",
+        lambda: airflow.task(DAILY, run, SENSOR)["state"] == "up_for_reschedule",
     )
     marketplace.add_day(ds)
     wait_for("the partition to be held", lambda: marketplace.lock_holder(ds))
@@ -57,14 +60,6 @@ def test_manual_run_waits_for_its_partition_and_a_killed_job_is_done_again(
     assert event["extra"]["model_version"] == "1"
     assert event["extra"]["listings"] == len(COLOURS) + 1
     assert event["extra"]["rejected"] == 1
-
-
-def test_scheduled_run(airflow: Airflow) -> None:
-    run, *_ = wait_for("a scheduled run", lambda: airflow.runs(DAILY, "scheduled"))
-    sensor = "wait_for_manifest"
-    wait_for("the sensor", lambda: airflow.task(DAILY, run, sensor)["state"] == "success")
-    assert run.startswith(f"scheduled__{airflow.result(DAILY, run, sensor)}T")
-    airflow.call("PATCH", f"dags/{DAILY}/dagRuns/{run}", {"state": "failed"})
 
 
 def test_asset_triggered_run_is_retried_while_its_first_job_still_runs(
@@ -96,18 +91,6 @@ def test_asset_triggered_run_is_retried_while_its_first_job_still_runs(
     assert marketplace.published(ds) == finished[-1]
 
 
-def test_run_that_is_marked_as_failed_leaves_no_process(
-    airflow: Airflow, marketplace: Marketplace
-) -> None:
-    run = airflow.trigger(DAILY)
-    *_, job = job_of(run)
-    os.kill(job, signal.SIGSTOP)  # It does not see that the JVM is gone, and hears no SIGTERM.
-    today = airflow.result(DAILY, run, "wait_for_manifest")
-    assert abs(date.fromisoformat(today) - datetime.now(UTC).date()) <= timedelta(days=1)
-    airflow.call("PATCH", f"dags/{DAILY}/dagRuns/{run}", {"state": "failed"})
-    wait_for("all of spark-submit to end", lambda: not processes(run))
-
-
 def test_backfill_goes_on_after_a_day_that_breaks_the_contract(
     airflow: Airflow, marketplace: Marketplace, backfill: dict[str, str]
 ) -> None:
@@ -120,5 +103,29 @@ def test_backfill_goes_on_after_a_day_that_breaks_the_contract(
     assert "column image_index is missing" in log
 
     assert airflow.finish(DAILY, run) == DONE
-    assert airflow.result(DAILY, run, "wait_for_manifest") == ds
+    assert airflow.result(DAILY, run, SENSOR) == ds
     assert list(marketplace.tracked(ds)) == [marketplace.published(ds)]
+
+
+def test_manual_run_that_is_marked_as_failed_leaves_no_process(
+    airflow: Airflow, marketplace: Marketplace
+) -> None:
+    today = datetime.now(UTC).date()
+    days = [day.isoformat() for day in (today, today + timedelta(days=1))]  # Midnight may pass.
+    for ds in days:
+        marketplace.add_day(ds)
+    run = airflow.trigger(DAILY)
+    *_, job = job_of(run)
+    os.kill(job, signal.SIGSTOP)  # It does not see that the JVM is gone, and hears no SIGTERM.
+    assert airflow.result(DAILY, run, SENSOR) in days
+    airflow.call("PATCH", f"dags/{DAILY}/dagRuns/{run}", {"state": "failed"})
+    wait_for("all of spark-submit to end", lambda: not processes(run))
+
+
+def test_manual_run_of_a_given_day_waits_for_it(airflow: Airflow) -> None:
+    run = airflow.trigger(DAILY, ds="2026-11-10")
+    wait_for(
+        "the sensor to wait",
+        lambda: airflow.task(DAILY, run, SENSOR)["state"] == "up_for_reschedule",
+    )
+    assert "ds=2026-11-10 is not there yet" in airflow.log(DAILY, run, SENSOR, 1)
