@@ -32,7 +32,7 @@ from seer_model.backbones.constants import DEFAULT_BACKBONE
 NAME = "listing-categorizer"
 
 # Drawings are out of distribution for the backbone. Somebody's own photos may be many.
-_FINETUNE = ["--finetune", "--finetune-size", "96", "--finetune-epochs", "14"]
+_FINETUNE = ["--finetune", "--finetune-size", "96", "--finetune-epochs", "18"]
 _JOBS = 5
 
 
