@@ -13,7 +13,10 @@ from tests.support.paths import ROOT
 from tests.support.spark_java import variables
 from tests.support.spark_python import CONVERSIONS, SUBMIT_ARGS
 
-LONGEST_FIRST = ("tests/dags/", "tests/spark/faults/", "tests/e2e/", "tests/spark/")
+LONGEST_FIRST = (
+    *("tests/dags/", "tests/spark/faults/", "tests/e2e/", "tests/spark/"),
+    *("tests/unit/training/", "tests/unit/backbones/", "tests/unit/tracking/"),
+)
 """A long file that begins last would keep one worker busy while the others are done."""
 ON_ONE_WORKER = ("tests/dags/",)
 """Folders whose files share what is started once a session."""
