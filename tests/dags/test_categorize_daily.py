@@ -2,8 +2,10 @@
 
 import os
 import signal
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
+import psutil
 import pytest
 
 from tests.support.airflow_instance import Airflow, processes, wait_for
@@ -20,9 +22,15 @@ DONE = dict.fromkeys((SENSOR, CATEGORIZE, "check_categories"), "success")
 def job_of(run: str) -> tuple[int, int, int]:
     """Wait for a run's main job; gives the ids of the task's process, the JVM and the job."""
 
+    def is_python(process: int) -> bool:
+        """Whether it is the job, and not one of spark-submit's shells or JVMs."""
+        with suppress(psutil.NoSuchProcess):
+            return psutil.Process(process).name().lower().startswith("python")
+        return False
+
     def look() -> tuple[int, int, int] | None:
         parents = processes(f"/{run}/{CATEGORIZE}.", "--report")
-        found = [(job, jvm) for job, jvm in parents.items() if jvm in parents]
+        found = [(job, jvm) for job, jvm in parents.items() if jvm in parents and is_python(job)]
         return (parents[found[0][1]], found[0][1], found[0][0]) if found else None
 
     return wait_for(f"the job of {run}", look)
