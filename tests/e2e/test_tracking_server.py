@@ -101,6 +101,13 @@ def running(server: Server) -> None:
     server.start()
 
 
+@pytest.fixture(autouse=True)
+def _no_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dead server is asked as often, but at once."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_JITTER", "0")
+
+
 @pytest.fixture(scope="module")
 def registered(server: Server, flags: Callable[..., list[str]], work: Path) -> str:
     """The first version: manifest built, bundle trained and registered, by the server's URI."""
