@@ -3,8 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jinja2 import Environment, PackageLoader
-
+from jobs.pages.templates import render
 from seer_model.evaluation.drift import SCORE_BINS
 
 __all__ = ["drift_page"]
@@ -31,14 +30,12 @@ def drift_page(drift: Mapping[str, Any], bound: float) -> str:
         drift: As `seer_model.evaluation.drift.compare_days` returns it.
         bound: A population stability index above it is marked.
     """
-    environment = Environment(
-        loader=PackageLoader("jobs.pages", ""),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("drift.html.jinja").render(
-        **drift, bound=bound, verdict=_verdict(drift, bound), moves=_moves(drift)
+    return render(
+        "drift.html.jinja",
+        **drift,
+        bound=bound,
+        verdict=_verdict(drift, bound),
+        moves=_moves(drift),
     )
 
 

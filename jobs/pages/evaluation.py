@@ -5,9 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import Environment, PackageLoader
-
 from jobs.pages.evaluation_plots import draw_plots
+from jobs.pages.templates import render
 from seer_model.evaluation.comparison import Confusion
 from seer_model.evaluation.record import SMALL_SLICE
 
@@ -66,13 +65,8 @@ def evaluation_page(
         evaluation: As `seer_model.evaluation.record.evaluation_record` returns it.
         confusions: The worst ones, each with examples.
     """
-    environment = Environment(
-        loader=PackageLoader("jobs.pages", ""),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("evaluation.html.jinja").render(
+    return render(
+        "evaluation.html.jinja",
         e=evaluation,
         rows=_rows(evaluation),
         verdict=_verdict(evaluation),
