@@ -21,7 +21,7 @@ INSTALL := sh scripts/install_lock.sh
 UV := .uv/bin/uv
 BIN := .venv/bin
 COMPILE := $(UV) pip compile --universal --python-version 3.11 --generate-hashes \
-	--no-emit-index-url --no-header -q
+	--no-emit-index-url --no-header -q -c requirements/constraints.in
 
 # $(call option,--flag,VARIABLE): adds the flag and the variable's value, where it is set, to the
 # shell's arguments. A leading ~/ is expanded, which zsh does not do in `make demo PHOTOS=~/shoes`.
@@ -58,7 +58,7 @@ airflow: setup .venv-airflow/.stamp ## start Airflow with the DAGs and the demo'
 unit: setup ## run the unit tests, two minutes (PYTEST_ARGS="-k calibration")
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) tests/unit $(PYTEST_ARGS)
 
-test: setup .venv-airflow/.stamp ## run all tests, a quarter of an hour (TEST_WORKERS=2)
+test: setup .venv-airflow/.stamp .jars/.stamp ## run all tests, a quarter of an hour (TEST_WORKERS=2)
 	@$(CHECK) java
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) $(PYTEST_ARGS)
 
@@ -119,6 +119,13 @@ clean: ## remove builds, caches, demo-output and airflow-home (keeps .venv, mlfl
 .venv/.stamp: requirements/lock.txt | .uv/.stamp
 	@$(CHECK)
 	@$(INSTALL) .venv requirements/lock.txt
+	@touch $@
+
+# Java libraries, such as the table formats' connectors for Spark.
+.jars/.stamp: requirements/jars.txt scripts/fetch_jars.py .venv/.stamp
+	@$(CHECK) java
+	@echo "Fetching Java libraries into .jars"
+	@$(BIN)/python scripts/fetch_jars.py requirements/jars.txt .jars
 	@touch $@
 
 # Airflow's Spark provider brings a pyspark of its own, which would overwrite the one in .venv.

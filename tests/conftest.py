@@ -11,7 +11,7 @@ from xdist.scheduler import LoadScopeScheduling
 from jobs.command.session import start_session
 from tests.support.paths import ROOT
 from tests.support.spark_java import variables
-from tests.support.spark_python import CONVERSIONS, SUBMIT_ARGS
+from tests.support.spark_python import CONVERSIONS, TABLE_FORMATS, submit_args
 
 LONGEST_FIRST = (
     *("tests/dags/", "tests/spark/faults/", "tests/e2e/", "tests/spark/"),
@@ -70,7 +70,7 @@ def spark() -> Iterator[SparkSession]:
         # that they compute as this process does.
         patch.setenv("PYTHONPATH", str(ROOT))
         patch.setenv("CUDA_VISIBLE_DEVICES", "")
-        patch.setenv("PYSPARK_SUBMIT_ARGS", SUBMIT_ARGS)
+        patch.setenv("PYSPARK_SUBMIT_ARGS", submit_args(**TABLE_FORMATS))
         session = start_session("tests")
         yield session
         session.stop()

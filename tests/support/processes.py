@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 
 from tests.support.paths import ROOT
-from tests.support.spark_python import SUBMIT_ARGS
+from tests.support.spark_python import submit_args
 from tests.support.standalone_cluster import TIMEOUT_S
 
 _MARK = "SEER_TEST_FAULT"
@@ -78,7 +78,7 @@ def _variables(folder: Path) -> dict[str, str]:
     return {
         "PYTHONPATH": str(ROOT),
         "MASTER": "local[1]",
-        "PYSPARK_SUBMIT_ARGS": SUBMIT_ARGS,
+        "PYSPARK_SUBMIT_ARGS": submit_args(),
         _MARK: str(folder),
     }
 
