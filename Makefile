@@ -21,7 +21,11 @@ INSTALL := sh scripts/install_lock.sh
 UV := .uv/bin/uv
 BIN := .venv/bin
 COMPILE := $(UV) pip compile --universal --python-version 3.11 --generate-hashes \
-	--no-emit-index-url --no-header -q -c requirements/constraints.in
+	--no-emit-index-url --no-header -q
+# What differs from one Spark to another: sessions, workers, UDFs, tables of photos.
+ANY_SPARK := tests/lake/test_spark_versions.py tests/e2e/test_demo.py::test_samples_and_a_rerun \
+	$(addprefix tests/spark/test_,session.py manifest_reading.py photo_count.py udf.py \
+	worker_reuse.py categorize_store.py)
 
 # $(call option,--flag,VARIABLE): adds the flag and the variable's value, where it is set, to the
 # shell's arguments. A leading ~/ is expanded, which zsh does not do in `make demo PHOTOS=~/shoes`.
@@ -34,11 +38,11 @@ option = case "$$$(2)" in \
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help setup demo airflow unit test soak bench lint audit format package lock clean
+.PHONY: help setup demo airflow unit test test-lake soak bench lint audit format package lock clean
 
 help: ## list the targets
 	@echo "Usage: make TARGET [VARIABLE=value]"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-8s  %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-9s  %s\n", $$1, $$2 }' Makefile
 
 setup: .venv/.stamp ## install Python packages into .venv (PYTHON=python3.12)
 
@@ -61,6 +65,12 @@ unit: setup ## run the unit tests, two minutes (PYTEST_ARGS="-k calibration")
 test: setup .venv-airflow/.stamp .jars/.stamp ## run all tests, a quarter of an hour (TEST_WORKERS=2)
 	@$(CHECK) java
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) $(PYTEST_ARGS)
+
+test-lake: setup .jars/.stamp .venv-spark-oldest/.stamp .venv-spark-newest/.stamp ## test tables, object stores, clusters and other Sparks
+	@$(CHECK) java
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) tests/lake $(PYTEST_ARGS)
+	.venv-spark-oldest/bin/python -m pytest -n $(TEST_WORKERS) $(ANY_SPARK)
+	.venv-spark-newest/bin/python -m pytest -n $(TEST_WORKERS) $(ANY_SPARK)
 
 soak: setup ## fuzz the readers of photos, models and taxonomies, about twenty minutes
 	SEER_SOAK=1 $(BIN)/python -m pytest tests/unit -k fuzz
@@ -95,7 +105,10 @@ package: setup ## build the wheel and the zip for spark-submit --py-files into d
 
 # The pins in the files are kept where they still fit; LOCK_ARGS=--upgrade lifts them.
 lock: .uv/.stamp ## pin the dependencies again (LOCK_ARGS="--upgrade-package rich")
-	$(COMPILE) pyproject.toml --extra dev -o requirements/lock.txt $(LOCK_ARGS)
+	$(COMPILE) -c requirements/constraints.in pyproject.toml --extra dev \
+		-o requirements/lock.txt $(LOCK_ARGS)
+	$(COMPILE) requirements/spark-oldest.in -o requirements/spark-oldest.txt $(LOCK_ARGS)
+	$(COMPILE) requirements/spark-newest.in -o requirements/spark-newest.txt $(LOCK_ARGS)
 	$(COMPILE) requirements/airflow.in -o requirements/airflow.txt $(LOCK_ARGS)
 	$(COMPILE) requirements/audit.in -o requirements/audit.txt $(LOCK_ARGS)
 	echo uv | $(COMPILE) - --no-annotate -o requirements/uv.txt $(LOCK_ARGS)
@@ -132,6 +145,14 @@ clean: ## remove builds, caches, demo-output and airflow-home (keeps .venv, mlfl
 .venv-airflow/.stamp: requirements/airflow.txt | .uv/.stamp
 	@$(CHECK)
 	@$(INSTALL) .venv-airflow requirements/airflow.txt
+	@touch $@
+
+# Another Spark, above the packages of .venv.
+.venv-spark-%/.stamp: requirements/spark-%.txt | .venv/.stamp
+	@$(CHECK)
+	@$(INSTALL) .venv-spark-$* requirements/spark-$*.txt
+	@packages='import sysconfig; print(sysconfig.get_path("purelib"))'; \
+	$(BIN)/python -c "$$packages" > "$$(.venv-spark-$*/bin/python -c "$$packages")/lock.pth"
 	@touch $@
 
 .venv-audit/.stamp: requirements/audit.txt | .uv/.stamp

@@ -3,6 +3,8 @@
 `tests.support.warm_daemon` explains the workers.
 """
 
+import pyspark
+
 from tests.support.paths import ROOT
 
 CONVERSIONS = "SEER_TEST_CONVERSIONS"
@@ -10,15 +12,24 @@ CONVERSIONS = "SEER_TEST_CONVERSIONS"
 DAEMON = "tests.support.warm_daemon"
 JARS = sorted((ROOT / ".jars").glob("*.jar"))
 """The connectors of Iceberg and Delta, which `make test` fetches."""
-TABLE_FORMATS = {
-    "spark.jars": ",".join(str(jar) for jar in JARS if "aws" not in jar.name),
-    "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
-    "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
-    # A table here has a handful of rows, and a task takes longer than it.
-    "spark.databricks.delta.snapshotPartitions": "2",
-    "spark.sql.sources.parallelPartitionDiscovery.parallelism": "2",
-}
-"""Settings of a session with both formats; Delta's tables are in `spark_catalog`."""
+_SPARK = ".".join(pyspark.__version__.split(".")[:2])
+_FOR_THIS_SPARK = any(f"_{_SPARK}_" in jar.name for jar in JARS)
+TABLE_FORMATS = (
+    {
+        "spark.jars": ",".join(str(jar) for jar in JARS if "aws" not in jar.name),
+        "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
+        "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
+        # A table here has a handful of rows, and a task takes longer than it.
+        "spark.databricks.delta.snapshotPartitions": "2",
+        "spark.sql.sources.parallelPartitionDiscovery.parallelism": "2",
+    }
+    if _FOR_THIS_SPARK
+    else {}
+)
+"""Settings of a session with both formats; Delta's tables are in `spark_catalog`.
+
+None in an environment with another Spark, whose sessions these connectors break.
+"""
 
 
 def submit_args(**settings: str) -> str:
