@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from datetime import timedelta
 from math import ceil
 from time import monotonic
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from pyspark.sql import SparkSession
+from pyspark.sql.utils import is_remote
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -39,22 +40,50 @@ def show_progress(spark: SparkSession, label: str) -> Iterator[None]:
     """Show how many tasks of the active Spark stages are done, until the block ends."""
 
     def update(progress: Progress, task: Task) -> None:
-        completed, total = _task_counts(spark)
+        completed, total = count()
         progress.update(task.id, completed=completed, total=total or None)
 
     columns = (MofNCompleteColumn(), TextColumn("tasks"), TimeElapsedColumn())
-    with _polled(label, None, columns, update, lambda task: _m_of_n(task, "tasks")):
+    with (
+        _reported_tasks(spark) if is_remote() else _tracked_tasks(spark) as count,
+        _polled(label, None, columns, update, lambda task: _m_of_n(task, "tasks")),
+    ):
         yield
 
 
-def _task_counts(spark: SparkSession) -> tuple[int, int]:
+@contextmanager
+def _tracked_tasks(spark: SparkSession) -> Iterator[Callable[[], tuple[int, int]]]:
     """Count the completed tasks of the active stages, and all of them."""
     tracker = spark.sparkContext.statusTracker()
-    stages = [tracker.getStageInfo(stage) for stage in tracker.getActiveStageIds()]
-    return (
-        sum(stage.numCompletedTasks for stage in stages if stage),
-        sum(stage.numTasks for stage in stages if stage),
-    )
+
+    def count() -> tuple[int, int]:
+        stages = [tracker.getStageInfo(stage) for stage in tracker.getActiveStageIds()]
+        return (
+            sum(stage.numCompletedTasks for stage in stages if stage),
+            sum(stage.numTasks for stage in stages if stage),
+        )
+
+    yield count
+
+
+@contextmanager
+def _reported_tasks(spark: SparkSession) -> Iterator[Callable[[], tuple[int, int]]]:
+    """Count the same where Spark Connect reports them."""
+    reported = (0, 0)
+
+    def report(stages: Iterable[Any] | None, **_: object) -> None:
+        nonlocal reported
+        active = [stage for stage in stages or () if not stage.done]
+        reported = (
+            sum(stage.num_completed_tasks for stage in active),
+            sum(stage.num_tasks for stage in active),
+        )
+
+    spark.registerProgressHandler(report)
+    try:
+        yield lambda: reported
+    finally:
+        spark.removeProgressHandler(report)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The Spark session of a job: the one of spark-submit, or a local one that is quiet."""
+"""The Spark session of a job: spark-submit's, a Spark Connect server's, or a quiet local one."""
 
 import os
 import re
@@ -8,12 +8,17 @@ import sys
 from pathlib import Path
 
 from pyspark import SparkConf, SparkContext
+from pyspark.errors import PySparkException
 from pyspark.java_gateway import launch_gateway
 from pyspark.sql import DataFrameReader, SparkSession
+from pyspark.sql import functions as F  # noqa: N812
+from pyspark.sql.utils import is_remote
 
+from jobs.command.connect import ship_code, wait_for_server
+from schemas.errors import SettingsError
 from seer_model.processes import scratch_folder
 
-__all__ = ["local_uri", "parquet_reader", "start_session"]
+__all__ = ["default_parallelism", "local_uri", "parquet_reader", "start_session"]
 
 _DEFAULTS = {
     # Workers must run this interpreter and keep the model between tasks.
@@ -46,13 +51,20 @@ _NOISE = "^WARNING: Using incubator modules: jdk.incubator.vector$"
 
 
 def start_session(name: str) -> SparkSession:
-    """Return spark-submit's session where there is one, else start a local one.
+    """Return the session of spark-submit or Spark Connect where there is one, else a local one.
+
+    `SPARK_REMOTE` (`sc://host:15002`), or `--remote` of spark-submit, names a Connect server.
 
     Settings and logging of spark-submit, from its flags and its configuration files, are kept;
     what they leave open gets defaults that suit photos. A local session runs on all cores, or on
     those of Spark's own variable `MASTER` (`local[2]`), logs errors only, and tries a task as
     often as a cluster does unless told otherwise (`local[2,1]`).
+
+    Raises:
+        SettingsError: There is no such Connect server, or its client's packages are missing.
     """
+    if url := os.environ.get("SPARK_REMOTE"):
+        return _connect(url, name)
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     by_submit = "PYSPARK_GATEWAY_PORT" in os.environ
     if by_submit:
@@ -88,6 +100,21 @@ def start_session(name: str) -> SparkSession:
     return session
 
 
+def _connect(url: str, name: str) -> SparkSession:
+    """Return the session of a Spark Connect server, whose Python workers get the jobs' code."""
+    wait_for_server(url)
+    try:
+        session: SparkSession = SparkSession.builder.appName(name).getOrCreate()
+    except PySparkException as error:
+        raise SettingsError(f"SPARK_REMOTE: {error}") from error
+    given = session.conf.getAll
+    for key, value in _DEFAULTS.items():
+        if key not in given and session.conf.isModifiable(key):
+            session.conf.set(key, value)
+    ship_code(session)
+    return session
+
+
 def _start_jvm(settings: dict[str, str]) -> None:
     """Start Spark's JVM, with what it writes to standard error passed on but for `_NOISE`."""
     grep = shutil.which("grep")
@@ -106,6 +133,13 @@ def _start_jvm(settings: dict[str, str]) -> None:
     quiet.stdin.close()  # The JVM holds the other end, and the filter ends with it.
     gateway.stderr_filter = quiet  # Kept, or Python warns of a process that still runs.
     SparkContext._ensure_initialized(gateway=gateway)
+
+
+def default_parallelism(spark: SparkSession) -> int:
+    """How many tasks Spark makes of work whose size it does not know: as a rule its cores."""
+    if not is_remote():
+        return spark.sparkContext.defaultParallelism
+    return spark.range(1 << 20).select(F.spark_partition_id()).distinct().count()
 
 
 def local_uri(path: Path) -> str:

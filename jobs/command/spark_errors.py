@@ -9,6 +9,10 @@ from py4j.protocol import Py4JNetworkError
 __all__ = ["explain_spark_failure", "root_cause"]
 
 _READ = re.compile(r"(FAILED_READ_FILE\S*)\] \D*?(file:\S+|\w+://\S+)")
+_NO_MODULE = re.compile(r"ModuleNotFoundError: No module named '([\w.]+)'")
+_OTHER_PYTHON = re.compile(r"\[PYTHON_VERSION_MISMATCH\] ([^\n]*?\.)")
+# Spark Connect: no server any more, or another one since.
+_LOST = re.compile(r"StatusCode\.UNAVAILABLE|RETRIES_EXCEEDED|INVALID_HANDLE\.SESSION_")
 _CAUSE = re.compile(r"^Caused by: (?:[\w.$]*\.)?([\w$]+): (.*)$", re.MULTILINE)
 _GONE = "FileNotFoundException"
 
@@ -20,6 +24,17 @@ def explain_spark_failure(error: Exception) -> tuple[int, str] | None:
         return 1, (
             "Spark's Java process ended: it was killed, or ran out of memory; give it more "
             "(spark.driver.memory) and run again"
+        )
+    if _LOST.search(message):
+        return 1, "Spark Connect's server ended, or ended this session; see its log, and run again"
+    if "[JVM_ATTRIBUTE_NOT_SUPPORTED]" in message:
+        return 2, "this cannot work under Spark Connect; unset SPARK_REMOTE and use spark-submit"
+    if found := _OTHER_PYTHON.search(message):
+        return 2, f"Spark's workers need the Python that runs this job: {found[1]}"
+    if found := _NO_MODULE.search(message):
+        return 2, (
+            f"Spark's Python workers have no package {found[1]}: install the lock of this project "
+            "there, or send its environment along"
         )
     if os.strerror(errno.ENOSPC) in message:
         return 1, f"{os.strerror(errno.ENOSPC)} where this job writes; free some and run again"

@@ -15,10 +15,10 @@ from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F  # noqa: N812
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from jobs.command.progress import show_count, show_progress
-from jobs.command.session import local_uri, parquet_reader
+from jobs.command.progress import show_progress
+from jobs.command.session import default_parallelism, local_uri, parquet_reader
 from jobs.stages.embedding_store import EmbeddingStore, hold_store
-from jobs.stages.photo_count import PhotoCount
+from jobs.stages.photo_count import PhotoCount, show_photos
 from jobs.stages.worker import is_retry, load_embedder, task_device
 from schemas.rejects import RejectReason
 from seer_model.backbones.embedder import EmbeddedPhoto
@@ -120,10 +120,10 @@ def _with_vectors(photos: DataFrame, vector: Column, reject_reason: Column) -> D
 def _embed(photos: DataFrame, count: int, model: str, work: Path, limits: PhotoLimits) -> DataFrame:
     """Embed every photo once, into Parquet files in `work`."""
     spark = photos.sparkSession
-    tasks = max(spark.sparkContext.defaultParallelism, math.ceil(count / _PHOTOS_PER_TASK))
+    tasks = max(default_parallelism(spark), math.ceil(count / _PHOTOS_PER_TASK))
     shutil.rmtree(work, ignore_errors=True)
-    done, folder = PhotoCount(spark, work / "counts"), local_uri(work / "photos")
-    with show_count("embedding photos", "photos", count, done.so_far):
+    folder = local_uri(work / "photos")
+    with show_photos(spark, "embedding photos", count, work / "counts") as done:
         (
             photos.select(*_INPUT.names, *_SOURCE)
             .repartition(tasks)

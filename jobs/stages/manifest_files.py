@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import SparkSession
+from pyspark.sql.utils import is_remote
 
 from jobs.command.session import parquet_reader
 from jobs.command.spark_errors import root_cause
@@ -47,8 +48,12 @@ def list_files(spark: SparkSession, folder: str) -> list[ManifestFile]:
     Raises:
         DataContractError: There is no such folder or no row in it, a file is not Parquet, or one
             breaks the contract.
-        SettingsError: Spark cannot open the folder.
+        SettingsError: Spark cannot open the folder, or is one of Spark Connect.
     """
+    if is_remote():
+        raise SettingsError(
+            f"--manifest {folder}: Spark Connect reads no footers of files; name a table"
+        )
     paths = _paths(spark, folder)
     threads = max(1, min(len(paths), _FOOTERS_AT_ONCE))
     with ThreadPoolExecutor(threads, thread_name_prefix="footers") as pool:

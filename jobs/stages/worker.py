@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from pyspark import SparkFiles, TaskContext
 from pyspark.sql import SparkSession
+from pyspark.sql.utils import is_remote
 
 from seer_model.backbones.backbone import load_backbone
 from seer_model.backbones.embedder import PhotoEmbedder
@@ -25,6 +26,9 @@ from seer_model.processes import scratch_folder
 __all__ = ["TaskDevice", "is_retry", "load_embedder", "load_scorer", "ship_model", "task_device"]
 
 log = logging.getLogger(__name__)
+
+_SHIPPED: set[tuple[SparkSession, str]] = set()
+"""Sessions of Spark Connect, which list no archives, and the models that they have."""
 
 
 class TaskDevice(NamedTuple):
@@ -46,16 +50,23 @@ def ship_model(spark: SparkSession, folder: Path, digest: str) -> str:
         The name for `load_embedder` and `load_scorer`.
     """
     name = f"model-{digest[:16]}"
-    context = spark.sparkContext
-    if not any(archive.endswith(f"#{name}") for archive in context.listArchives):
+    if not _is_shipped(spark, name):
         # An executor may start and fetch it at any time in this process's life.
         archive = Path(tempfile.mkdtemp(dir=scratch_folder())) / f"{name}.zip"
         # Weights do not compress.
         with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as file:
             for path in sorted(folder.rglob("*")):
                 file.write(path, path.relative_to(folder))
-        context.addArchive(f"{archive}#{name}")
+        spark.addArtifacts(f"{archive}#{name}", archive=True)
+        if is_remote():
+            _SHIPPED.add((spark, name))
     return name
+
+
+def _is_shipped(spark: SparkSession, name: str) -> bool:
+    if is_remote():
+        return (spark, name) in _SHIPPED
+    return any(archive.endswith(f"#{name}") for archive in spark.sparkContext.listArchives)
 
 
 @lru_cache(maxsize=2)
