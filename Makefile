@@ -34,7 +34,7 @@ option = case "$$$(2)" in \
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help setup demo airflow unit test soak bench lint audit format package lock clean
+.PHONY: help setup demo airflow unit test test-lake soak bench lint audit format package lock clean
 
 help: ## list the targets
 	@echo "Usage: make TARGET [VARIABLE=value]"
@@ -58,9 +58,13 @@ airflow: setup .venv-airflow/.stamp ## start Airflow with the DAGs and the demo'
 unit: setup ## run the unit tests, two minutes (PYTEST_ARGS="-k calibration")
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) tests/unit $(PYTEST_ARGS)
 
-test: setup .venv-airflow/.stamp .jars/.stamp ## run all tests, a quarter of an hour (TEST_WORKERS=2)
+test: setup .venv-airflow/.stamp ## run all tests, a quarter of an hour (TEST_WORKERS=2)
 	@$(CHECK) java
-	$(BIN)/python -m pytest -n $(TEST_WORKERS) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) -m "not lake" $(PYTEST_ARGS)
+
+test-lake: setup .jars/.stamp ## run the tests with tables, object stores, clusters and other Sparks
+	@$(CHECK) java
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) -m lake $(PYTEST_ARGS)
 
 soak: setup ## fuzz the readers of photos, models and taxonomies, about twenty minutes
 	SEER_SOAK=1 $(BIN)/python -m pytest tests/unit -k fuzz

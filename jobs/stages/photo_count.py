@@ -35,14 +35,15 @@ class PhotoCount:
 
     Args:
         spark: The session.
-        folder: An empty or missing folder of this job, which driver and executors share. Where
-            they do not, only finished tasks count.
+        folder: A folder of this job, which driver and executors share. Where there is none, or it
+            is not shared, only finished tasks count.
     """
 
-    def __init__(self, spark: SparkSession, folder: Path) -> None:
+    def __init__(self, spark: SparkSession, folder: Path | None) -> None:
         self._folder = folder
         self._finished = spark.sparkContext.accumulator({}, _Merge())
-        folder.mkdir(parents=True, exist_ok=True)
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
 
     def counted(self, photos: Iterable[Photo]) -> Iterator[Photo]:
         """Count photos as they pass; called by a task, once."""
@@ -59,6 +60,8 @@ class PhotoCount:
         self._finished.add({partition: done})
 
     def _write(self, partition: int, attempt: int, done: int) -> None:
+        if self._folder is None:
+            return
         with suppress(OSError):  # A count is not worth a task.
             written = self._folder / f"{attempt}.new"
             written.write_text(str(done), encoding="ascii")
@@ -68,7 +71,7 @@ class PhotoCount:
         """The photos done; called by the driver, at any time."""
         finished: Counts = self._finished.value
         running = 0
-        for file in self._folder.glob("[0-9]*"):
+        for file in self._folder.glob("[0-9]*") if self._folder is not None else ():
             if file.suffix:
                 continue
             with suppress(OSError):
