@@ -62,13 +62,14 @@ airflow: setup .venv-airflow/.stamp ## start Airflow with the DAGs and the demo'
 unit: setup ## run the unit tests, two minutes (PYTEST_ARGS="-k calibration")
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) tests/unit $(PYTEST_ARGS)
 
-test: setup .venv-airflow/.stamp .jars/.stamp ## run all tests, a quarter of an hour (TEST_WORKERS=2)
+test: setup .venv-airflow/.stamp ## run all tests, a quarter of an hour (TEST_WORKERS=2)
 	@$(CHECK) java
-	$(BIN)/python -m pytest -n $(TEST_WORKERS) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) -m "not lake" $(PYTEST_ARGS)
 
-test-lake: setup .jars/.stamp .venv-spark-oldest/.stamp .venv-spark-newest/.stamp ## test tables, object stores, clusters and other Sparks
+# Beside the lock's Spark, the oldest and the newest one that the project runs on.
+test-lake: setup .jars/.stamp .venv-spark-oldest/.stamp .venv-spark-newest/.stamp ## run the tests with tables, object stores, clusters and other Sparks
 	@$(CHECK) java
-	$(BIN)/python -m pytest -n $(TEST_WORKERS) tests/lake $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) -m lake $(PYTEST_ARGS)
 	.venv-spark-oldest/bin/python -m pytest -n $(TEST_WORKERS) $(ANY_SPARK)
 	.venv-spark-newest/bin/python -m pytest -n $(TEST_WORKERS) $(ANY_SPARK)
 

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from pydantic import Field
 
+from jobs.command.locations import Location, Table
 from jobs.command.settings import Day, JobSettings, check_arguments, run_job
 
 
@@ -34,7 +35,9 @@ class BuildManifest(JobSettings):
         [], description="column of --listings to slice evaluations by (repeatable)"
     )
     split: list[str] = Field([], description="keep only these splits (repeatable; default: all)")
-    output: Path = Field(description="the manifest's folder")
+    output: Location = Field(
+        description="the manifest's folder, local or mounted, or table:CATALOG.NAMESPACE.NAME"
+    )
     ds: Day = Field(description="the partition's date, YYYY-MM-DD")
     embed_bytes: bool = Field(
         False, description="put the photos into the manifest instead of their paths"
@@ -52,10 +55,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jobs.command.report import write_report
+from jobs.command.session import local_uri, parquet_reader, start_session
 from jobs.stages.fingerprint import describe_rows
 from jobs.stages.listing_table import Row, read_label_map, read_listings, settle_listings
 from jobs.stages.photo_folder import find_photos, printable
-from jobs.stages.publish import hold_partition
+from jobs.stages.publish.folder import FolderOutput
+from jobs.stages.publish.opening import MANIFEST_TABLE, open_output
+from jobs.stages.scratch import scratch_base, scratch_space
 from schemas.errors import DataContractError, SettingsError
 from schemas.manifest import MANIFEST
 from seer_model.tracking import runs
@@ -79,17 +85,14 @@ def build_manifest(settings: BuildManifest) -> None:
     ds = settings.ds.isoformat()
     with runs.tracked_run("build_manifest", settings.run_parameters()) as run_id:
         counts: Counter[str] = Counter()
-        with hold_partition(settings.output, ds, run_id) as partition:
-            partition.staged.mkdir()
-            file = partition.staged / f"part-{run_id}.parquet"
-            written = _write(rows, settings, file, counts)
-            data = describe_rows(written, str(settings.output), ds)
-            if counts["missing"] == counts["photos"]:
-                raise DataContractError(
-                    f"none of the {counts['photos']} photos can be read, such as "
-                    f"{settings.images / rows[0]['path']}; paths are relative to --images"
-                )
-            partition.publish()
+        if isinstance(settings.output, Table):
+            data, published = _write_table(rows, settings, settings.output, counts, run_id)
+        else:
+            with FolderOutput(settings.output).hold(ds, run_id) as partition:
+                partition.staged.mkdir()
+                file = partition.staged / f"part-{run_id}.parquet"
+                data = _write(rows, settings, file, counts)
+                published = partition.publish()
         runs.log_data(data)
         figures = {
             "manifest": str(settings.output),
@@ -101,6 +104,7 @@ def build_manifest(settings: BuildManifest) -> None:
             "listings_by_split": _by_split(rows),
             **found,
             "digest": data["digest"],
+            "published": published,
             "run_id": run_id,
         }
         runs.log_figures(figures)
@@ -199,7 +203,41 @@ def _by_split(rows: Iterable[Row]) -> dict[str, int]:
     return dict(sorted(Counter(splits.values()).items()))
 
 
+def _write_table(
+    rows: list[Row], settings: BuildManifest, name: Table, counts: Counter[str], run_id: str
+) -> tuple[dict[str, Any], str]:
+    """Write the rows to a partition of a table; returns what `_write` does, and the version."""
+    spark = start_session("build_manifest")
+    output = open_output(spark, name, MANIFEST_TABLE)
+    with (
+        output.hold(settings.ds.isoformat(), run_id) as partition,
+        scratch_space(scratch_base(spark, None)) as scratch,
+    ):
+        file = scratch.fetch() / "manifest.parquet"
+        data = _write(rows, settings, file, counts)
+        partition.stage(parquet_reader(spark).parquet(local_uri(file)), scratch)
+        return data, partition.publish({"seer.run-id": run_id})
+
+
 def _write(
+    rows: list[Row], settings: BuildManifest, file: Path, counts: Counter[str]
+) -> dict[str, Any]:
+    """Write rows with their photos, and count them; returns their description.
+
+    Raises:
+        DataContractError: No photo can be read.
+    """
+    written = _write_rows(rows, settings, file, counts)
+    data = describe_rows(written, str(settings.output), settings.ds.isoformat())
+    if counts["missing"] == counts["photos"]:
+        raise DataContractError(
+            f"none of the {counts['photos']} photos can be read, such as "
+            f"{settings.images / rows[0]['path']}; paths are relative to --images"
+        )
+    return data
+
+
+def _write_rows(
     rows: list[Row], settings: BuildManifest, file: Path, counts: Counter[str]
 ) -> Iterator[Row]:
     """Write rows with their photos, count and yield them."""

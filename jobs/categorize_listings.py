@@ -9,27 +9,32 @@ import logging
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from pydantic import Field
 
-from jobs.command.photo_settings import PhotoSettings
+from jobs.command.locations import Location, ManifestLocation
+from jobs.command.photo_settings import SCRATCH, PhotoSettings
 from jobs.command.settings import Day, check_arguments, run_job
 
 
 class CategorizeListings(PhotoSettings):
     """Categorize every listing of a manifest partition and publish one row for each."""
 
-    manifest: str = Field(description="the manifest's folder")
+    manifest: ManifestLocation = Field(description="the manifest's folder or table")
     ds: Day = Field(description="the partition's date, YYYY-MM-DD")
     model: str = Field(
         "models:/listing-categorizer@champion",
         description="models:/name@alias, models:/name/3, runs:/… or a bundle's folder",
     )
-    output: str = Field(description="the categories' folder, on a local or mounted file system")
-    embeddings: Path | None = Field(None, description="embedding store to read and add to")
+    output: Location = Field(
+        description="the categories' folder, local or mounted, or table:CATALOG.NAMESPACE.NAME"
+    )
+    embeddings: Location | None = Field(
+        None, description="embedding store to read and add to, a folder or a table"
+    )
+    scratch: str | None = SCRATCH
     drift_warning: float = Field(
         0.2,
         gt=0,
@@ -43,17 +48,20 @@ if __name__ == "__main__":
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F  # noqa: N812
 
+from jobs.command.folders import Folder
 from jobs.command.progress import show_progress
 from jobs.command.report import write_report
-from jobs.command.session import local_uri, parquet_reader, start_session
+from jobs.command.session import start_session
 from jobs.stages.aggregates import aggregate
 from jobs.stages.drift import drift_figures
 from jobs.stages.embedding import embed_photos
-from jobs.stages.embedding_store import EmbeddingStore, hold_store
 from jobs.stages.fingerprint import describe_data
 from jobs.stages.manifest import read_photos
-from jobs.stages.publish import hold_partition, output_folder
+from jobs.stages.publish.base import Partition
+from jobs.stages.publish.opening import CATEGORIES_TABLE, open_output
 from jobs.stages.scoring import score_photos
+from jobs.stages.scratch import scratch_base, scratch_space
+from jobs.stages.store.opening import hold_store, open_store
 from jobs.stages.unread import check_drivers, check_unread
 from jobs.stages.worker import ship_model
 from schemas.categories import CATEGORIES, Decision
@@ -71,19 +79,22 @@ def categorize(settings: CategorizeListings) -> None:
     Once the categories are published, neither MLflow nor the comparison with the day before can
     fail the job. The run's metrics are the report's numbers, those of `drift` as `drift.NAME`.
     """
-    output, ds = output_folder(settings.output), settings.ds.isoformat()
+    ds = settings.ds.isoformat()
     runs.connect(settings.tracking_uri)
     model = registry.resolve_bundle(settings.model)
     log.info("model %s version %s, bundle %s", model.name, model.version, model.bundle.digest[:12])
     if model.bundle.calibration.assigns_nothing:
         log.warning("%s can assign nothing: no score was safe enough in training", settings.model)
-    store = EmbeddingStore(settings.embeddings, model.bundle.backbone.digest)
     spark = start_session("categorize_listings")
     photos = read_photos(spark, settings.manifest, ds)
+    output = open_output(spark, settings.output, CATEGORIES_TABLE)
+    base = scratch_base(spark, settings.scratch, settings.output, settings.embeddings)
     with runs.tracked_run("categorize_listings", settings.run_parameters()) as run_id:
         with (
-            hold_partition(output, ds, run_id) as partition,
-            hold_store(settings.embeddings, exclusive=False),
+            output.hold(ds, run_id) as partition,
+            hold_store(settings.embeddings),
+            scratch_space(base) as scratch,
+            open_store(settings.embeddings, model.bundle.backbone.digest, base) as store,
         ):
             data = describe_data(photos, settings.manifest, ds)
             runs.log_data(data)
@@ -96,14 +107,13 @@ def categorize(settings: CategorizeListings) -> None:
             limits = settings.photo_limits()
             for attempt in store.attempts(spark):
                 with attempt:
-                    embedded = embed_photos(listed, shipped, store, partition.work, limits)
+                    embedded = embed_photos(listed, shipped, store, scratch, limits)
                     check_unread(embedded.unread, data["rows"], settings.max_unread_share)
                     scores = score_photos(embedded.photos, shipped)
-                    _write(_with_origin(scores, model, run_id), partition.staged)
-            staged = parquet_reader(spark).parquet(local_uri(partition.staged))
+                    staged = _stage(_with_origin(scores, model, run_id), partition, scratch)
             counts = _check_counts(photos, staged) | _count_levels(staged, model.bundle.tree)
             seconds = perf_counter() - started
-            partition.publish()
+            published = partition.publish(_properties(model, run_id))
         figures = {
             "ds": ds,
             "model": f"{model.name} version {model.version}",
@@ -115,10 +125,11 @@ def categorize(settings: CategorizeListings) -> None:
             "photos_embedded": embedded.embedded,
             "photos_unread": embedded.unread,
             "devices": embedded.devices,
+            "embeddings_recovered": store.recovered,
             "store_files_damaged": store.quarantined,
             "seconds": round(seconds, 1),
             "photos_per_second": round(embedded.embedded / seconds, 1),
-            "published": str(partition.link),
+            "published": published,
             "run_id": run_id,
             "drift": drift_figures(spark, output, ds, settings.drift_warning),
         }
@@ -140,9 +151,18 @@ def _with_origin(scores: DataFrame, model: ResolvedBundle, run_id: str) -> DataF
     return scores.select(*CATEGORIES.names)
 
 
-def _write(categories: DataFrame, folder: Path) -> None:
+def _stage(categories: DataFrame, partition: Partition, scratch: Folder) -> DataFrame:
     with show_progress(categories.sparkSession, "scoring listings"):
-        categories.write.mode("overwrite").parquet(local_uri(folder))
+        return partition.stage(categories, scratch)
+
+
+def _properties(model: ResolvedBundle, run_id: str) -> dict[str, str]:
+    """What the history of a table says of the commit."""
+    return {
+        "seer.run-id": run_id,
+        "seer.model": f"{model.name} version {model.version}",
+        "seer.bundle-digest": model.bundle.digest,
+    }
 
 
 def _check_counts(photos: DataFrame, staged: DataFrame) -> dict[str, Any]:

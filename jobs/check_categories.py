@@ -6,41 +6,40 @@ Reads what readers see, independently of the run that wrote it. The rows stay on
 only counts and one example of each fault reach the driver.
 """
 
-import os
 import sys
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
 from time import perf_counter
 from typing import Any
 
 from pydantic import Field
 
+from jobs.command.locations import Location, ManifestLocation
 from jobs.command.settings import Day, JobSettings, check_arguments, run_job
 
 
 class CheckCategories(JobSettings):
     """Check that every listing of the manifest is published once, and no other is."""
 
-    manifest: str = Field(description="the manifest's folder")
+    manifest: ManifestLocation = Field(description="the manifest's folder or table")
     ds: Day = Field(description="the partition's date, YYYY-MM-DD")
-    output: str = Field(description="the categories' folder, on a local or mounted file system")
+    output: Location = Field(
+        description="the categories' folder, local or mounted, or table:CATALOG.NAMESPACE.NAME"
+    )
 
 
 if __name__ == "__main__":
     check_arguments(CheckCategories)  # Before the imports below, which take seconds.
 
 import pyarrow as pa
-from py4j.protocol import Py4JJavaError
-from pyspark.errors import AnalysisException
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F  # noqa: N812
 
 from jobs.command.progress import show_progress
 from jobs.command.report import write_report
-from jobs.command.session import local_uri, parquet_reader, start_session
+from jobs.command.session import start_session
 from jobs.stages.aggregates import aggregate
 from jobs.stages.manifest import read_photos
-from jobs.stages.publish import output_folder
+from jobs.stages.publish.opening import CATEGORIES_TABLE, open_output
 from schemas.categories import Decision, check_categories
 from schemas.errors import DataContractError
 
@@ -48,36 +47,24 @@ from schemas.errors import DataContractError
 def check(settings: CheckCategories) -> None:
     """Read both partitions, compare, report."""
     ds = settings.ds.isoformat()
-    link = output_folder(settings.output) / f"ds={ds}"
     started = perf_counter()
     spark = start_session("check_categories")
     photos = read_photos(spark, settings.manifest, ds).where(F.col("listing_id").isNotNull())
-    published = _read_published(spark, link)
+    output = open_output(spark, settings.output, CATEGORIES_TABLE)
+    published, where = output.read(spark, ds), output.describe(ds)
     with show_progress(spark, "checking rows"):
-        _check_rows(published, link)
+        _check_rows(published, where)
     with show_progress(spark, "comparing listings"):
-        _compare_listings(photos, published, link)
-        figures = _count(photos, published, link)
+        _compare_listings(photos, published, where)
+        figures = _count(photos, published, where)
     figures = {"ds": ds, **figures, "seconds": round(perf_counter() - started, 1)}
     write_report(figures, settings.report)
 
 
-def _read_published(spark: SparkSession, link: Path) -> DataFrame:
-    """Read one published run as a whole, even if another is published meanwhile."""
-    run = Path(os.path.realpath(link))
-    if not run.is_dir():
-        raise DataContractError(f"{link}: nothing is published there")
-    try:
-        return parquet_reader(spark).option("mergeSchema", True).parquet(local_uri(run))
-    except (AnalysisException, Py4JJavaError) as error:
-        raise DataContractError(f"{link}: a file is damaged, or none is Parquet") from error
-
-
-def _check_rows(published: DataFrame, link: Path) -> None:
+def _check_rows(published: DataFrame, where: str) -> None:
     """Check the contract, batch by batch on the executors."""
-    where = str(link)
 
-    def problems(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def problems(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         for batch in batches:
             try:
                 check_categories(pa.Table.from_batches([batch]), where)
@@ -90,7 +77,7 @@ def _check_rows(published: DataFrame, link: Path) -> None:
         raise DataContractError(first)
 
 
-def _compare_listings(photos: DataFrame, published: DataFrame, link: Path) -> None:
+def _compare_listings(photos: DataFrame, published: DataFrame, where: str) -> None:
     """Check that every listing of the manifest has one row, and no other listing has any."""
     rows = published.groupBy("listing_id").agg(F.count("*").alias("rows"))
     listings = photos.select("listing_id").distinct().withColumn("in_manifest", F.lit(1))
@@ -106,14 +93,14 @@ def _compare_listings(photos: DataFrame, published: DataFrame, link: Path) -> No
     )
     wrong = [f"{found[f]} {f} (such as {found[f'eg {f}']!r})" for f in faults if found[f]]
     if wrong:
-        raise DataContractError(f"{link}: of its listings, {', '.join(wrong)}")
+        raise DataContractError(f"{where}: of its listings, {', '.join(wrong)}")
 
 
-def _count(photos: DataFrame, published: DataFrame, link: Path) -> dict[str, Any]:
+def _count(photos: DataFrame, published: DataFrame, where: str) -> dict[str, Any]:
     """Check that no photo was lost and that one run wrote all rows; returns the counts."""
     read = aggregate(photos, F.count("*").alias("photos"))["photos"]
     if not read:
-        raise DataContractError(f"{link}: no row of its manifest has a listing_id")
+        raise DataContractError(f"{where}: no row of its manifest has a listing_id")
     counts = aggregate(
         published,
         F.count("*").alias("listings"),
@@ -124,10 +111,10 @@ def _count(photos: DataFrame, published: DataFrame, link: Path) -> dict[str, Any
         *[F.max(name).alias(name) for name in ("run_id", "model_name", "model_version")],
     ).asDict()
     if (runs := counts.pop("runs")) > 1:
-        raise DataContractError(f"{link}: holds the rows of {runs} runs")
+        raise DataContractError(f"{where}: holds the rows of {runs} runs")
     if read != counts["photos_used"] + counts["photos_rejected"]:
         raise DataContractError(
-            f"{link}: {counts['photos_used']} photos used and {counts['photos_rejected']} "
+            f"{where}: {counts['photos_used']} photos used and {counts['photos_rejected']} "
             f"rejected, but the manifest has {read}"
         )
     return counts

@@ -15,14 +15,15 @@ from typing import Any
 
 from pydantic import Field
 
-from jobs.command.photo_settings import PhotoSettings
+from jobs.command.locations import Location, ManifestLocation
+from jobs.command.photo_settings import SCRATCH, PhotoSettings
 from jobs.command.settings import Day, check_arguments, run_job
 
 
 class EvaluateChallenger(PhotoSettings):
     """Measure a challenger, and the champion beside it, on labelled listings."""
 
-    manifest: str = Field(description="the manifest's folder")
+    manifest: ManifestLocation = Field(description="the manifest's folder or table")
     ds: Day | None = Field(None, description="only this partition (default: all)")
     challenger: str = Field(description="models:/name/3, models:/name@alias, runs:/… or a folder")
     champion: str | None = Field(
@@ -30,7 +31,10 @@ class EvaluateChallenger(PhotoSettings):
         description="the model to compare it with, named likewise (a first version has none)",
     )
     splits: list[str] = Field(["test"], description="splits of the manifest (repeatable)")
-    embeddings: Path | None = Field(None, description="embedding store to use and fill")
+    embeddings: Location | None = Field(
+        None, description="embedding store to use and fill, a folder or a table"
+    )
+    scratch: str | None = SCRATCH
     page: Path | None = Field(
         None, description="also write the HTML page to this file (MLflow has it either way)"
     )
@@ -46,17 +50,20 @@ from pyspark.sql import functions as F  # noqa: N812
 from rich.console import Console
 from rich.table import Table
 
+from jobs.command.folders import Folder
 from jobs.command.progress import show_progress
 from jobs.command.report import write_report
 from jobs.command.session import start_session
 from jobs.pages.evaluation import Mistake, evaluation_page, figures_shown
-from jobs.stages.embedding import embed_photos, scratch_folder
-from jobs.stages.embedding_store import EmbeddingStore
+from jobs.stages.embedding import embed_photos
 from jobs.stages.fingerprint import describe_data
 from jobs.stages.labels import choose_labelled
 from jobs.stages.manifest import read_photos
 from jobs.stages.scoring import score_photos
+from jobs.stages.scratch import scratch_base, scratch_space
 from jobs.stages.spool import Spool
+from jobs.stages.store.base import EmbeddingStore
+from jobs.stages.store.opening import hold_store, open_store
 from jobs.stages.thumbnails import read_thumbnails
 from jobs.stages.unread import check_drivers
 from jobs.stages.worker import ship_model
@@ -84,21 +91,27 @@ def evaluate(settings: EvaluateChallenger) -> None:
     labelled = choose_labelled(read_photos(spark, settings.manifest, _partition(settings)))
     photos = labelled.in_splits(*settings.splits)
     parameters = settings.model_dump(exclude={"tracking_uri", "report"})
+    base = scratch_base(spark, settings.scratch, settings.embeddings)
     with (
         runs.tracked_run("evaluate_challenger", parameters) as run_id,
-        scratch_folder(settings.embeddings) as work,
+        hold_store(settings.embeddings),
+        scratch_space(base) as scratch,
     ):
         data = describe_data(photos, settings.manifest, _partition(settings))
         runs.log_data(data)
         check_drivers(data, settings)
         _link_models(settings, challenger, champion)
-        listings = _labelled_listings(photos, work / "listings")
+        listings = _labelled_listings(photos, scratch / "listings")
+        limits = settings.photo_limits()
         # One store for both: models that share a backbone share its embeddings.
-        store, limits = settings.embeddings or work / "embeddings", settings.photo_limits()
-        evaluated = _evaluate(challenger, photos, listings, store, work / "challenger", limits)
-        baseline = None
-        if champion is not None:
-            baseline = _evaluate(champion, photos, listings, store, work / "champion", limits)
+        store = settings.embeddings or (scratch / "embeddings").path
+
+        def evaluate_model(model: ResolvedBundle, work: Folder) -> EvaluatedModel:
+            with open_store(store, model.bundle.backbone.digest, base) as embeddings:
+                return _evaluate(model, photos, listings, embeddings, work, limits)
+
+        evaluated = evaluate_model(challenger, scratch / "challenger")
+        baseline = evaluate_model(champion, scratch / "champion") if champion else None
         evaluation = evaluation_record(
             evaluated,
             baseline,
@@ -148,7 +161,7 @@ def _link_models(
             runs.link_model(model.name, model.version)
 
 
-def _labelled_listings(photos: DataFrame, work: Path) -> pa.Table:
+def _labelled_listings(photos: DataFrame, work: Folder) -> pa.Table:
     """Return `listing_id`, `label` and `slices` (those of the first photo), by `listing_id`."""
     listings = photos.groupBy("listing_id").agg(
         F.min("category_id").alias("label"),
@@ -161,16 +174,15 @@ def _evaluate(
     model: ResolvedBundle,
     photos: DataFrame,
     listings: pa.Table,
-    store: Path,
-    work: Path,
+    store: EmbeddingStore,
+    work: Folder,
     limits: PhotoLimits,
 ) -> EvaluatedModel:
     """Score the labelled listings with a model and compare them with their labels."""
     shipped = ship_model(photos.sparkSession, model.folder, model.bundle.digest)
-    embeddings = EmbeddingStore(store, model.bundle.backbone.digest)
-    for attempt in embeddings.attempts(photos.sparkSession):
+    for attempt in store.attempts(photos.sparkSession):
         with attempt:
-            embedded = embed_photos(photos, shipped, embeddings, work, limits)
+            embedded = embed_photos(photos, shipped, store, work, limits)
             with show_progress(photos.sparkSession, "scoring listings"):
                 spool = Spool.write(score_photos(embedded.photos, shipped), work / "scores")
     scores = spool.read(*SCORES.names).sort_by("listing_id")

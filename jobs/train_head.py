@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 
 from pydantic import Field
 
-from jobs.command.photo_settings import PhotoSettings
+from jobs.command.locations import Location, ManifestLocation
+from jobs.command.photo_settings import SCRATCH, PhotoSettings
 from jobs.command.settings import Day, check_arguments, run_job
 from seer_model.backbones.constants import DEFAULT_BACKBONE
 from seer_model.training.threads import share_cores
@@ -28,7 +29,7 @@ from seer_model.training.threads import share_cores
 class TrainHead(PhotoSettings):
     """Train a head on labelled listings and register it with its backbone as a bundle."""
 
-    manifest: str = Field(description="the manifest's folder")
+    manifest: ManifestLocation = Field(description="the manifest's folder or table")
     ds: Day | None = Field(None, description="only this partition (default: all)")
     backbone: str = Field(
         DEFAULT_BACKBONE,
@@ -40,7 +41,10 @@ class TrainHead(PhotoSettings):
     output: Path | None = Field(
         None, description="write the bundle to this folder instead of registering it"
     )
-    embeddings: Path | None = Field(None, description="embedding store to read and add to")
+    embeddings: Location | None = Field(
+        None, description="embedding store to read and add to, a folder or a table"
+    )
+    scratch: str | None = SCRATCH
     target_precision: float = Field(
         0.9, gt=0, lt=1, description="share of assigned listings that should be right"
     )
@@ -68,16 +72,19 @@ import torch
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F  # noqa: N812
 
+from jobs.command.folders import Folder
 from jobs.command.progress import show_progress, watch
 from jobs.command.report import write_report
 from jobs.command.session import start_session
 from jobs.pages.evaluation_plots import training_plots
-from jobs.stages.embedding import embed_photos, scratch_folder
-from jobs.stages.embedding_store import EmbeddingStore
+from jobs.stages.embedding import embed_photos
 from jobs.stages.fingerprint import describe_data
 from jobs.stages.labels import choose_labelled
 from jobs.stages.manifest import read_photos
+from jobs.stages.scratch import scratch_base, scratch_space
 from jobs.stages.spool import Spool
+from jobs.stages.store.base import EmbeddingStore
+from jobs.stages.store.opening import hold_store, open_store
 from jobs.stages.unread import check_drivers
 from jobs.stages.worker import ship_model
 from schemas.errors import DataContractError
@@ -86,6 +93,7 @@ from schemas.taxonomy_readers import read_taxonomy
 from seer_model.backbones.backbone import Backbone, save_backbone
 from seer_model.categorizer.bundle import Bundle, save_bundle
 from seer_model.categorizer.hierarchy import ClassTree
+from seer_model.processes import scratch_folder
 from seer_model.tracking import registration, registry, runs
 from seer_model.training.finetuning import FinetuneRecipe, finetune
 from seer_model.training.fit import FittedBundle, LabelledPhotos, fit_bundle
@@ -106,16 +114,23 @@ def train(settings: TrainHead) -> None:
     ds = settings.ds.isoformat() if settings.ds else None
     labelled = choose_labelled(read_photos(spark, settings.manifest, ds), hold_out=True)
     photos = labelled.in_splits("train", "val")
+    base = scratch_base(spark, settings.scratch, settings.embeddings)
     with (
         runs.tracked_run("train_head", settings.run_parameters()) as run_id,
-        scratch_folder(settings.embeddings) as work,
+        hold_store(settings.embeddings),
+        scratch_space(base) as scratch,
+        tempfile.TemporaryDirectory(prefix="head-", dir=scratch_folder()) as folder,
     ):
+        local = Path(folder)
         data = describe_data(photos, settings.manifest, ds)
         runs.log_data(data)
         check_drivers(data, settings)
         if settings.finetune:
-            backbone = _finetune(backbone, photos, taxonomy, work, settings)
-        embedded = _embed(photos, backbone, work, settings)
+            backbone = _finetune(backbone, photos, taxonomy, scratch, settings)
+        save_backbone(backbone, local / "model" / "backbone")
+        model = ship_model(spark, local / "model", backbone.digest)
+        with open_store(settings.embeddings, backbone.digest, base) as store:
+            embedded = _embed(photos, model, backbone.width, store, scratch, settings)
         train_photos, val_photos = embedded.train, embedded.val
         started = perf_counter()
         fitted = fit_bundle(
@@ -143,7 +158,7 @@ def train(settings: TrainHead) -> None:
         for name, plot in training_plots(fitted.outcomes, settings.target_precision).items():
             runs.log_plot(plot, f"{name}.png")
         figures = {
-            **_save(fitted.bundle, work, settings),
+            **_save(fitted.bundle, local, settings),
             "train_photos": len(train_photos.labels),
             "val_photos": len(val_photos.labels),
             **labelled.figures,
@@ -172,29 +187,32 @@ class _Embedded(NamedTuple):
     seconds: float
 
 
-def _embed(photos: DataFrame, backbone: Backbone, work: Path, settings: TrainHead) -> _Embedded:
+def _embed(
+    photos: DataFrame,
+    model: str,
+    width: int,
+    store: EmbeddingStore,
+    scratch: Folder,
+    settings: TrainHead,
+) -> _Embedded:
     """Embed the photos; returns those that could be read, to train on and to calibrate by."""
-    spark = photos.sparkSession
-    save_backbone(backbone, work / "model" / "backbone")
-    model = ship_model(spark, work / "model", backbone.digest)
     started = perf_counter()
-    store = EmbeddingStore(settings.embeddings, backbone.digest)
     limits = settings.photo_limits()
-    for attempt in store.attempts(spark):
+    for attempt in store.attempts(photos.sparkSession):
         with attempt:
-            embedded = embed_photos(photos, model, store, work / "embedded", limits)
+            embedded = embed_photos(photos, model, store, scratch / "embedded", limits)
             usable = embedded.photos.where(F.col("vector").isNotNull())
             columns = ("listing_id", "category_id", "split", "vector")
             key = F.xxhash64("vector").alias("vector_key")
-            spool = Spool.write(usable.select(*columns, key), work / "usable")
-    train, val = _split(spool, backbone.width)
+            spool = Spool.write(usable.select(*columns, key), scratch / "usable")
+    train, val = _split(spool, width)
     seconds = perf_counter() - started
     return _Embedded(train, val, embedded.embedded, embedded.devices, store.quarantined, seconds)
 
 
-def _save(bundle: Bundle, work: Path, settings: TrainHead) -> dict[str, Any]:
+def _save(bundle: Bundle, local: Path, settings: TrainHead) -> dict[str, Any]:
     """Write the bundle to `--output`, or register it; returns figures for the report."""
-    folder = settings.output or work / "bundle"
+    folder = settings.output or local / "bundle"
     name, version = settings.registered_name, None
     bundle = save_bundle(bundle, folder)
     if settings.output is None:
@@ -245,14 +263,14 @@ def _keep(bundle: Path, name: str) -> Path:
 
 
 def _finetune(
-    backbone: Backbone, photos: DataFrame, taxonomy: Taxonomy, work: Path, settings: TrainHead
+    backbone: Backbone, photos: DataFrame, taxonomy: Taxonomy, scratch: Folder, settings: TrainHead
 ) -> Backbone:
     """Fine-tune in this process, on its GPU if there is one."""
     columns = ("listing_id", "category_id", "split", "image_index", "photo_key")
     source = ("image_uri", "image_bytes", "image_key")
     with show_progress(photos.sparkSession, "writing the photos to fine-tune on"):
         usable = photos.where(F.col("problem").isNull())
-        spool = Spool.write(usable.select(*columns, *source), work / "finetune")
+        spool = Spool.write(usable.select(*columns, *source), scratch / "finetune")
     table = spool.read(*columns)
     order, val = _order(table, _is_val(table), "listing_id", "image_index", "photo_key")
     rows = order[: len(order) - val]

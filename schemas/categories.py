@@ -6,34 +6,43 @@ from enum import StrEnum
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.columns import column_problems
+from schemas.columns import column, column_problems
 from schemas.errors import DataContractError
 from schemas.rejects import RejectReason
 
 __all__ = ["CATEGORIES", "Decision", "check_categories"]
 
+_CANDIDATE = pa.struct([("category_id", pa.string()), ("score", pa.float32())])
+
 CATEGORIES: pa.Schema = pa.schema(
     [
-        pa.field("listing_id", pa.string(), nullable=False),
-        pa.field("decision", pa.string(), nullable=False),
-        pa.field("category_id", pa.string()),
-        pa.field("category_path", pa.list_(pa.string())),
-        pa.field("score", pa.float32()),
-        pa.field(
+        column("listing_id", pa.string(), "the listing, once a day", nullable=False),
+        column("decision", pa.string(), "assigned, needs_review or rejected", nullable=False),
+        column("category_id", pa.string(), "the category assigned, a leaf or an ancestor"),
+        column("category_path", pa.list_(pa.string()), "its names from the top level on"),
+        column("score", pa.float32(), "its calibrated probability, or that of the best class"),
+        column(
             "candidates",
-            pa.list_(pa.struct([("category_id", pa.string()), ("score", pa.float32())])),
+            pa.list_(_CANDIDATE),
+            "the best five classes, best first; none for a rejected listing",
             nullable=False,
         ),
-        pa.field("reject_reason", pa.string()),
-        pa.field("images_used", pa.int32(), nullable=False),
-        pa.field("images_rejected", pa.int32(), nullable=False),
-        pa.field("image_rejects", pa.map_(pa.int32(), pa.string())),
-        pa.field("model_name", pa.string(), nullable=False),
-        pa.field("model_version", pa.string(), nullable=False),
-        pa.field("bundle_digest", pa.string(), nullable=False),
-        pa.field("taxonomy_version", pa.string(), nullable=False),
-        pa.field("run_id", pa.string(), nullable=False),
-        pa.field("categorized_at", pa.timestamp("us", tz="UTC"), nullable=False),
+        column("reject_reason", pa.string(), "why no photo of a rejected listing could be used"),
+        column("images_used", pa.int32(), "photos that the decision rests on", nullable=False),
+        column("images_rejected", pa.int32(), "photos that could not be used", nullable=False),
+        column(
+            "image_rejects",
+            pa.map_(pa.int32(), pa.string()),
+            "image_index of each photo that could not be used, to the reason",
+        ),
+        column("model_name", pa.string(), "the model's name", nullable=False),
+        column("model_version", pa.string(), "its version in the registry", nullable=False),
+        column("bundle_digest", pa.string(), "digest of all that scored", nullable=False),
+        column("taxonomy_version", pa.string(), "version of the taxonomy", nullable=False),
+        column("run_id", pa.string(), "the MLflow run that wrote the row", nullable=False),
+        column(
+            "categorized_at", pa.timestamp("us", tz="UTC"), "when that run scored", nullable=False
+        ),
     ]
 )
 """`candidates` are the best five classes, best first (none for a rejected listing); `image_rejects`
@@ -80,13 +89,13 @@ and what was expected."""
 
 def _check_rows(table: pa.Table, where: str) -> None:
     """Stop at the first rule that a row breaks, and name the first such row."""
-    for column, broken, expected in _rules(table):
+    for name, broken, expected in _rules(table):
         row = pc.index(broken, True).as_py()
         if row >= 0:
-            value = table[column][row].as_py()
+            value = table[name][row].as_py()
             found = "null" if value is None else repr(value)
             raise DataContractError(
-                f"{where}: column {column} is {found}, expected {expected} "
+                f"{where}: column {name} is {found}, expected {expected} "
                 f"(listing_id {table['listing_id'][row].as_py()!r}, row {row})"
             )
 

@@ -1,10 +1,23 @@
-"""Compare a table's columns with those of a contract."""
+"""Describe a table's columns, and compare them with those of a contract."""
 
 from collections.abc import Collection
 
 import pyarrow as pa
 
-__all__ = ["column_problems"]
+__all__ = ["column", "column_comment", "column_problems"]
+
+_COMMENT = b"comment"
+
+
+def column(name: str, kind: pa.DataType, comment: str, *, nullable: bool = True) -> pa.Field:
+    """A column with a comment, which catalogs show."""
+    return pa.field(name, kind, nullable, metadata={_COMMENT: comment})
+
+
+def column_comment(field: pa.Field) -> str:
+    """The comment of a column, empty where it has none."""
+    comment: bytes = (field.metadata or {}).get(_COMMENT, b"")
+    return comment.decode()
 
 
 def column_problems(schema: pa.Schema, expected: pa.Schema, required: Collection[str]) -> list[str]:

@@ -2,14 +2,18 @@
 
 import pyarrow as pa
 
+from schemas.columns import column
+
 __all__ = ["EMBEDDINGS"]
 
 EMBEDDINGS: pa.Schema = pa.schema(
     [
-        pa.field("image_key", pa.string(), nullable=False),
-        pa.field("backbone_digest", pa.string(), nullable=False),
-        pa.field("vector", pa.binary()),
-        pa.field("reject_reason", pa.string()),
+        column("image_key", pa.string(), "SHA-256 of the photo, or its address's", nullable=False),
+        column(
+            "backbone_digest", pa.string(), "digest of backbone and preprocessing", nullable=False
+        ),
+        column("vector", pa.binary(), "the embedding, little-endian float16"),
+        column("reject_reason", pa.string(), "why the photo can have no embedding"),
     ]
 )
 """A row has either a `vector` of little-endian float16 or a permanent `reject_reason`."""

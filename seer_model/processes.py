@@ -14,7 +14,7 @@ from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
-__all__ = ["has_ended", "process_mark", "scratch_folder"]
+__all__ = ["has_ended", "is_running", "process_mark", "scratch_folder"]
 
 _MARK = "process"
 _ENDED_STATES = "ZX"  # Zombie, dead.
@@ -30,17 +30,27 @@ def process_mark() -> str | None:
 
 def has_ended(mark: str) -> bool:
     """Whether the process of a mark has certainly ended."""
+    return _runs(mark) is False
+
+
+def is_running(mark: str) -> bool:
+    """Whether the process of a mark certainly runs."""
+    return _runs(mark) is True
+
+
+def _runs(mark: str) -> bool | None:
+    """Whether the process of a mark runs; None where that is not known."""
     place, pid, start = ([""] * 3 + mark.rsplit(" ", 2))[-3:]
     try:
         if place != _place():
-            return False
+            return None
         os.kill(int(pid), 0)  # Unlike /proc, never hides the processes of other users.
         state, started = _state_and_start(int(pid))
     except ProcessLookupError:
-        return True
-    except (OSError, ValueError):
         return False
-    return state in _ENDED_STATES or started != start
+    except (OSError, ValueError):
+        return None
+    return not (state in _ENDED_STATES or started != start)
 
 
 def _place() -> str:

@@ -62,15 +62,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> FilesToge
 
 
 @pytest.fixture(scope="session")
-def spark() -> Iterator[SparkSession]:
-    """A session on two cores, the only one of this process."""
+def spark(request: pytest.FixtureRequest) -> Iterator[SparkSession]:
+    """A session on two cores, the only one of this process; with tables where tests need them."""
+    tables = any(item.get_closest_marker("lake") for item in request.session.items)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MASTER", "local[2]")
         # Python workers find the packages whatever folder pytest was started in, and no GPU, so
         # that they compute as this process does.
         patch.setenv("PYTHONPATH", str(ROOT))
         patch.setenv("CUDA_VISIBLE_DEVICES", "")
-        patch.setenv("PYSPARK_SUBMIT_ARGS", submit_args(**TABLE_FORMATS))
+        patch.setenv("PYSPARK_SUBMIT_ARGS", submit_args(**TABLE_FORMATS if tables else {}))
         session = start_session("tests")
         yield session
         session.stop()

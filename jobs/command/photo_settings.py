@@ -1,16 +1,26 @@
 """Settings of the jobs that read photos."""
 
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
 from jobs.command.settings import JobSettings
 from seer_model.photos.limits import PhotoAccess, PhotoLimits
 
-__all__ = ["PhotoSettings"]
+__all__ = ["SCRATCH", "PhotoSettings"]
 
 _LIMITS = PhotoLimits()
 _ACCESS = _LIMITS.access
+
+
+SCRATCH: Any = Field(
+    None,
+    description="folder for what is needed during a run, reached by all machines, such as "
+    "s3a://bucket/scratch; keeps the embeddings of a killed run (default: in the folder that "
+    "--output or --embeddings names)",
+)
+"""Describes the setting `scratch: str | None`."""
 
 
 class PhotoSettings(JobSettings):

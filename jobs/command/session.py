@@ -3,8 +3,11 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from pyspark import SparkConf, SparkContext
@@ -45,6 +48,7 @@ _LOCAL_DEFAULTS = {
     "spark.ui.enabled": "false",
     "spark.sql.shuffle.partitions": "8",
 }
+_CANCEL_SECONDS = 5.0
 _LOG4J = Path(__file__).with_name("log4j2.properties")
 # The JVM prints this at every start, before log4j runs, and has no option to turn it off.
 _NOISE = "^WARNING: Using incubator modules: jdk.incubator.vector$"
@@ -97,6 +101,7 @@ def start_session(name: str) -> SparkSession:
     session: SparkSession = builder.getOrCreate()
     if not by_submit:
         session.sparkContext.setLogLevel("ERROR")
+    _cancel_jobs_on_interrupt(session.sparkContext.cancelAllJobs)
     return session
 
 
@@ -112,7 +117,22 @@ def _connect(url: str, name: str) -> SparkSession:
         if key not in given and session.conf.isModifiable(key):
             session.conf.set(key, value)
     ship_code(session)
+    _cancel_jobs_on_interrupt(session.interruptAll)
     return session
+
+
+def _cancel_jobs_on_interrupt(cancel: Callable[[], object]) -> None:
+    """Handle Ctrl-C on a thread of its own: Spark's handler breaks the call that it interrupts."""
+    if threading.current_thread() is not threading.main_thread():
+        return  # Only the main thread may set signal handlers.
+
+    def interrupt(*_: object) -> None:
+        cancelling = threading.Thread(target=cancel, daemon=True)
+        cancelling.start()
+        cancelling.join(_CANCEL_SECONDS)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
 
 
 def _start_jvm(settings: dict[str, str]) -> None:

@@ -25,17 +25,6 @@ def explain_spark_failure(error: Exception) -> tuple[int, str] | None:
             "Spark's Java process ended: it was killed, or ran out of memory; give it more "
             "(spark.driver.memory) and run again"
         )
-    if _LOST.search(message):
-        return 1, "Spark Connect's server ended, or ended this session; see its log, and run again"
-    if "[JVM_ATTRIBUTE_NOT_SUPPORTED]" in message:
-        return 2, "this cannot work under Spark Connect; unset SPARK_REMOTE and use spark-submit"
-    if found := _OTHER_PYTHON.search(message):
-        return 2, f"Spark's workers need the Python that runs this job: {found[1]}"
-    if found := _NO_MODULE.search(message):
-        return 2, (
-            f"Spark's Python workers have no package {found[1]}: install the lock of this project "
-            "there, or send its environment along"
-        )
     if os.strerror(errno.ENOSPC) in message:
         return 1, f"{os.strerror(errno.ENOSPC)} where this job writes; free some and run again"
     if found := _READ.search(message):
@@ -43,6 +32,25 @@ def explain_spark_failure(error: Exception) -> tuple[int, str] | None:
         if "FILE_NOT_EXIST" in found[1] or cause.startswith(_GONE):
             return 3, f"{file} is gone: it was replaced while this job read it; run again"
         return 3, f"{file} is damaged, or Spark cannot read it ({cause}); write it again"
+    return _explain_workers(message) or _explain_connect(message)
+
+
+def _explain_workers(message: str) -> tuple[int, str] | None:
+    if found := _OTHER_PYTHON.search(message):
+        return 2, f"Spark's workers need the Python that runs this job: {found[1]}"
+    if found := _NO_MODULE.search(message):
+        return 2, (
+            f"Spark's Python workers have no package {found[1]}: install the lock of this project "
+            "there, or send its environment along"
+        )
+    return None
+
+
+def _explain_connect(message: str) -> tuple[int, str] | None:
+    if _LOST.search(message):
+        return 1, "Spark Connect's server ended, or ended this session; see its log, and run again"
+    if "[JVM_ATTRIBUTE_NOT_SUPPORTED]" in message:
+        return 2, "this cannot work under Spark Connect; unset SPARK_REMOTE and use spark-submit"
     return None
 
 

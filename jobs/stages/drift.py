@@ -3,15 +3,13 @@
 import json
 import logging
 from collections import Counter
-from datetime import date
-from pathlib import Path
 from typing import Any
 
 from pyspark.sql import SparkSession
 from pyspark.sql import functions as F  # noqa: N812
 
-from jobs.command.session import local_uri, parquet_reader
 from jobs.pages.drift import drift_page
+from jobs.stages.publish.base import Output
 from seer_model.evaluation.drift import DISTRIBUTIONS, SCORE_BINS, DayCounts, compare_days
 from seer_model.tracking import runs
 
@@ -20,14 +18,14 @@ __all__ = ["drift_figures"]
 log = logging.getLogger(__name__)
 
 
-def drift_figures(spark: SparkSession, output: Path, ds: str, bound: float) -> dict[str, Any]:
+def drift_figures(spark: SparkSession, output: Output, ds: str, bound: float) -> dict[str, Any]:
     """Compare a day just published with the last one before it; warn of drift, and never raise.
 
     Logs `drift.json` and `drift.html` to the current run.
 
     Args:
         spark: The session.
-        output: The categories' folder.
+        output: Where categories are published.
         ds: The day.
         bound: Warn of a population stability index above it.
 
@@ -38,7 +36,7 @@ def drift_figures(spark: SparkSession, output: Path, ds: str, bound: float) -> d
         failed, only `problem`.
     """
     try:
-        earlier = _day_before(output, ds)
+        earlier = output.day_before(spark, ds)
         if earlier is None:
             log.info("drift: no day before %s is published; nothing to compare with", ds)
             return {"compared_with": None}
@@ -67,21 +65,8 @@ def drift_figures(spark: SparkSession, output: Path, ds: str, bound: float) -> d
     }
 
 
-def _day_before(output: Path, ds: str) -> str | None:
-    days = [path.name.removeprefix("ds=") for path in output.glob("ds=*") if path.exists()]
-    return max((day for day in days if _is_date(day) and day < ds), default=None)
-
-
-def _is_date(text: str) -> bool:
-    try:
-        return date.fromisoformat(text).isoformat() == text
-    except ValueError:
-        return False
-
-
-def _count(spark: SparkSession, output: Path, ds: str) -> DayCounts:
-    # Resolve the link once, so that a run publishing meanwhile is not mixed in.
-    rows = parquet_reader(spark).parquet(local_uri((output / f"ds={ds}").resolve()))
+def _count(spark: SparkSession, output: Output, ds: str) -> DayCounts:
+    rows = output.read(spark, ds)
     score = F.col("score").cast("double")
     # Without `when`, a null score would land in the last bin: `least` ignores nulls.
     bins = F.when(score.isNotNull(), F.least(F.floor(score * SCORE_BINS), F.lit(SCORE_BINS - 1)))

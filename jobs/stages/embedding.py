@@ -2,34 +2,36 @@
 
 import logging
 import math
-import shutil
-import tempfile
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F  # noqa: N812
 from pyspark.sql.pandas.types import from_arrow_schema
 
+from jobs.command.folders import Folder
 from jobs.command.progress import show_progress
-from jobs.command.session import default_parallelism, local_uri, parquet_reader
-from jobs.stages.embedding_store import EmbeddingStore, hold_store
+from jobs.command.session import default_parallelism, parquet_reader
 from jobs.stages.photo_count import PhotoCount, show_photos
+from jobs.stages.store.base import EmbeddingStore
 from jobs.stages.worker import is_retry, load_embedder, task_device
 from schemas.rejects import RejectReason
 from seer_model.backbones.embedder import EmbeddedPhoto
 from seer_model.photos.limits import PhotoLimits
 from seer_model.photos.source import PhotoSource
 
-__all__ = ["EmbeddedPhotos", "embed_photos", "scratch_folder"]
+__all__ = ["EmbeddedPhotos", "embed_photos"]
 
 log = logging.getLogger(__name__)
 
 _PHOTOS_PER_TASK = 1024
+# Many photos get longer tasks rather than more: each writes a file.
+_MOST_PHOTOS_PER_TASK = 8192
+_TASKS = 10_000
+# Files are complete and in place as soon as their task is, rather than at the end of the job.
+_COMMIT_BY_TASK = ("mapreduce.fileoutputcommitter.algorithm.version", "2")
 _INPUT: pa.Schema = pa.schema(
     [
         ("listing_id", pa.string()),
@@ -68,9 +70,13 @@ class EmbeddedPhotos:
 
 
 def embed_photos(
-    photos: DataFrame, model: str, store: EmbeddingStore, work: Path, limits: PhotoLimits
+    photos: DataFrame, model: str, store: EmbeddingStore, work: Folder, limits: PhotoLimits
 ) -> EmbeddedPhotos:
     """Embed the photos that the store does not have, and add them to it.
+
+    Fresh embeddings are written to files before anything is done with them, so that no later stage
+    or retry decodes a photo again: to the store's pending ones where it keeps any, and so also for
+    the next run if this one is killed.
 
     Stored embeddings are read when the result is: call this in one of `store.attempts`.
 
@@ -78,11 +84,11 @@ def embed_photos(
         photos: What `jobs.stages.manifest.read_photos` returns.
         model: Name of the model, from `ship_model`.
         store: The backbone's store.
-        work: Scratch folder of this run, overwritten. Fresh embeddings are written to it, so that
-            no later stage or retry decodes a photo again.
+        work: Scratch folder of this run, overwritten.
         limits: Limits on photos.
     """
     spark = photos.sparkSession
+    store.recover(spark)
     rejected = F.col("problem").isNotNull()
     ready = _with_vectors(photos.where(rejected), F.lit(None).cast("binary"), F.col("problem"))
     missing = photos.where(~rejected)
@@ -99,7 +105,8 @@ def embed_photos(
     log.info("%d photos to embed", count)
     if not count:
         return EmbeddedPhotos(ready, 0, {}, {})
-    fresh = _embed(missing, count, model, work, limits)
+    folder = store.new_pending(work)
+    fresh = _embed(missing, count, model, folder, work, limits)
     devices, reasons = Counter[str](), Counter[str]()
     for device, reason, rows in fresh.groupBy("device", "reject_reason").count().collect():
         devices[device] += rows
@@ -107,6 +114,7 @@ def embed_photos(
     # The store has embeddings and permanent reasons only, so every unread photo is among these.
     unread = {reason.value: reasons[reason] for reason in RejectReason if reason.unread}
     store.append(fresh)
+    store.discard_at_end(folder)
     ready = ready.union(_with_vectors(fresh, F.col("vector"), F.col("reject_reason")))
     return EmbeddedPhotos(ready, count, dict(devices), {k: n for k, n in unread.items() if n})
 
@@ -117,28 +125,32 @@ def _with_vectors(photos: DataFrame, vector: Column, reject_reason: Column) -> D
     return photos.select("listing_id", "image_index", "category_id", "split", *added)
 
 
-def _embed(photos: DataFrame, count: int, model: str, work: Path, limits: PhotoLimits) -> DataFrame:
-    """Embed every photo once, into Parquet files in `work`."""
+def _embed(
+    photos: DataFrame, count: int, model: str, folder: Folder, work: Folder, limits: PhotoLimits
+) -> DataFrame:
+    """Embed every photo once, into Parquet files in `folder`."""
     spark = photos.sparkSession
-    tasks = max(default_parallelism(spark), math.ceil(count / _PHOTOS_PER_TASK))
-    shutil.rmtree(work, ignore_errors=True)
-    folder = local_uri(work / "photos")
-    with show_photos(spark, "embedding photos", count, work / "counts") as done:
+    photos_per_task = min(max(_PHOTOS_PER_TASK, count // _TASKS), _MOST_PHOTOS_PER_TASK)
+    tasks = max(default_parallelism(spark), math.ceil(count / photos_per_task))
+    counts = work.path and work.path / "counts"
+    with show_photos(spark, "embedding photos", count, counts) as done:
         (
             photos.select(*_INPUT.names, *_SOURCE)
             .repartition(tasks)
             .mapInArrow(_task(model, limits, done), from_arrow_schema(_OUTPUT))
-            .write.parquet(folder)
+            .write.option(*_COMMIT_BY_TASK)
+            .mode("append")
+            .parquet(folder.uri)
         )
-    return parquet_reader(spark).parquet(folder)
+    return parquet_reader(spark).parquet(folder.uri)
 
 
 def _task(
     model: str, limits: PhotoLimits, done: PhotoCount
-) -> Callable[[Iterator[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     """What a task does with its batches. The embedder prefetches across their borders."""
 
-    def embed(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def embed(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         device = task_device()
         embedder = load_embedder(model, device.torch_name, limits)
         label = f"{device.label} ({embedder.runtime.name})"
@@ -168,17 +180,3 @@ def _output(batch: pa.RecordBatch, photos: list[EmbeddedPhoto], device: str) -> 
     added = (vectors, reasons, [device] * len(photos))
     columns = [pa.array(values, kind) for values, kind in zip(added, _ADDED.types, strict=True)]
     return pa.RecordBatch.from_arrays([*batch.columns, *columns], names=_OUTPUT.names)
-
-
-@contextmanager
-def scratch_folder(store: Path | None) -> Iterator[Path]:
-    """Hold the store, and create a scratch folder in it that is removed when the block ends.
-
-    Without a store the folder is on this machine alone. Executors write to it, so a cluster of
-    several machines needs a store, on a file system that all of them share.
-    """
-    with (
-        hold_store(store, exclusive=False),
-        tempfile.TemporaryDirectory(prefix="_scratch-", dir=store) as folder,
-    ):
-        yield Path(folder)

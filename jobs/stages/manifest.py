@@ -1,6 +1,7 @@
 """Read a manifest with Spark: check its contract, and return one normalised row a photo."""
 
 from collections import defaultdict
+from datetime import date
 from functools import reduce
 
 import pyarrow as pa
@@ -8,14 +9,18 @@ from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812
+from pyspark.sql.pandas.types import to_arrow_schema
 
+from jobs.command.locations import Table
 from jobs.command.session import parquet_reader
 from jobs.command.spark_errors import root_cause
-from jobs.stages.manifest_files import ManifestFile, list_files
+from jobs.stages.manifest_files import ManifestFile, list_files, list_partitions
+from jobs.tables.opening import read_table
 from schemas.errors import DataContractError
+from schemas.manifest import check_manifest
 from schemas.rejects import RejectReason
 
-__all__ = ["PHOTO_COLUMNS", "read_photos"]
+__all__ = ["PHOTO_COLUMNS", "list_days", "read_photos"]
 
 _TYPES = {
     "listing_id": "string",
@@ -54,14 +59,16 @@ changes when the photo does. problem: reject reason of a row with nothing to rea
 """
 
 
-def read_photos(spark: SparkSession, manifest: str, ds: str | None = None) -> DataFrame:
+def read_photos(spark: SparkSession, manifest: str | Table, ds: str | None = None) -> DataFrame:
     """Read the photos of a manifest, or of one of its partitions.
+
+    A table is read as of now, whatever is written to it while the frame is used.
 
     A photo's key is its `image_key`, or else the SHA-256 of `image_bytes`, or else the SHA-256 of
     `image_uri` and `updated_at`. A URI without `updated_at` has a key, too, but the photo behind it
     may change unnoticed, so its embedding is not stored.
 
-    Every file has columns of its own: one that a file lacks is null in its rows.
+    Every file of a folder has columns of its own: one that a file lacks is null in its rows.
 
     Returns:
         `PHOTO_COLUMNS`, one row a photo; includes rows without a `listing_id`.
@@ -71,8 +78,11 @@ def read_photos(spark: SparkSession, manifest: str, ds: str | None = None) -> Da
             Parquet, or a column of it is missing or has the wrong type.
         SettingsError: Spark cannot open the manifest.
     """
-    folder = manifest if ds is None else f"{manifest.rstrip('/')}/ds={ds}"
-    frame = _read(spark, folder, list_files(spark, folder))
+    if isinstance(manifest, Table):
+        frame = _read_table(spark, manifest, ds)
+    else:
+        folder = manifest if ds is None else f"{manifest.rstrip('/')}/ds={ds}"
+        frame = _read(spark, folder, list_files(spark, folder))
     frame = (
         frame.withColumn("image_index", F.col("image_index").try_cast("int"))
         .withColumn("image_key", F.nullif(F.lower("image_key"), F.lit("")))
@@ -89,6 +99,56 @@ def read_photos(spark: SparkSession, manifest: str, ds: str | None = None) -> Da
         .withColumn("storable", F.col("keyed_by_content") | F.col("updated_at").isNotNull())
     )
     return frame.select(*PHOTO_COLUMNS)
+
+
+def list_days(spark: SparkSession, manifest: str | Table) -> list[date]:
+    """The days of which a manifest has a partition.
+
+    Raises:
+        DataContractError: There is no such manifest, or a partition's `ds` is not a date.
+        SettingsError: Spark cannot open it.
+    """
+    if not isinstance(manifest, Table):
+        return [_day(name, manifest) for name in list_partitions(spark, manifest)]
+    frame = read_table(spark, manifest)
+    if frame is None or "ds" not in frame.columns:
+        missing = "no such manifest" if frame is None else "column ds is missing"
+        raise DataContractError(f"{manifest}: {missing}")
+    names = (f"ds={row['ds']}" for row in frame.select("ds").distinct().collect())
+    return sorted(_day(name, manifest) for name in names)
+
+
+def _day(name: str, manifest: str) -> date:
+    try:
+        day = date.fromisoformat(name.removeprefix("ds="))
+    except ValueError:
+        day = None
+    if day is None or name != f"ds={day}":
+        raise DataContractError(f"{manifest}: {name} is not a partition ds=YYYY-MM-DD")
+    return day
+
+
+def _read_table(spark: SparkSession, name: Table, ds: str | None) -> DataFrame:
+    frame = read_table(spark, name)
+    if frame is None:
+        raise DataContractError(f"{name}: no such manifest")
+    if ds is not None:
+        frame = _of_day(frame, name, ds)
+    known = [column for column in frame.columns if column in _TYPES]
+    check_manifest(to_arrow_schema(frame.select(*known).schema), str(name))
+    if frame.isEmpty():
+        where = name if ds is None else f"{name} ds={ds}"
+        raise DataContractError(f"{where}: the manifest has no row there; write it again")
+    return _normalise(frame)
+
+
+def _of_day(frame: DataFrame, name: Table, ds: str) -> DataFrame:
+    """The rows of a day. The column is compared as it is, or Spark would read every partition."""
+    kind = dict(frame.dtypes).get("ds")
+    if kind not in ("date", "string"):
+        found = "is missing" if kind is None else f"is {kind}"
+        raise DataContractError(f"{name}: column ds {found}, expected date or string")
+    return frame.where(F.col("ds") == F.lit(ds).cast(kind))
 
 
 def _read(spark: SparkSession, folder: str, files: list[ManifestFile]) -> DataFrame:

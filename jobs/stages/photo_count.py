@@ -61,8 +61,8 @@ class PhotoCount:
 
     Args:
         spark: The session.
-        folder: An empty or missing folder of this job, which driver and executors share. Where
-            they do not, or it is None, only finished tasks count.
+        folder: A folder of this job, which driver and executors share. Where there is none, or it
+            is not shared, only finished tasks count.
     """
 
     def __init__(self, spark: SparkSession, folder: Path | None) -> None:

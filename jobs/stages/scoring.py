@@ -1,6 +1,6 @@
 """Score listings on Spark: embedded photos to one row a listing."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
 from pyspark.sql import DataFrame
@@ -24,7 +24,7 @@ def score_photos(photos: DataFrame, model: str) -> DataFrame:
         `seer_model.categorizer.scoring.SCORES`, one row a distinct listing.
     """
 
-    def score(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    def score(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         bundle = load_scorer(model)
         for batch in batches:
             yield score_listings(bundle, batch)

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark.sql import DataFrame
 
-from jobs.command.session import local_uri
+from jobs.command.folders import Folder
 from seer_model.photos.source import PhotoSource
 
 __all__ = ["Spool", "SpooledPhotos"]
@@ -42,10 +42,10 @@ class Spool:
         self._folder = folder
 
     @classmethod
-    def write(cls, frame: DataFrame, folder: Path) -> Self:
+    def write(cls, frame: DataFrame, folder: Folder) -> Self:
         """Write the rows of a frame to a scratch folder that the executors see; overwrite it."""
-        frame.write.mode("overwrite").parquet(local_uri(folder))
-        return cls(folder)
+        frame.write.mode("overwrite").parquet(folder.uri)
+        return cls(folder.fetch())
 
     def read(self, *columns: str) -> pa.Table:
         """Read columns of all rows."""

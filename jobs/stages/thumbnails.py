@@ -1,7 +1,7 @@
 """Thumbnails of listings for pages, read on the executors as any photo is."""
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from functools import partial
 
@@ -52,7 +52,7 @@ def read_thumbnails(
     return {row["listing_id"]: bytes(row["photo"]) for row in rows.collect()}
 
 
-def _thumbnails(limits: PhotoLimits, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _thumbnails(limits: PhotoLimits, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     with closing(IsolatedDecoder(_SIDE, limits)) as process:
         decode = process.load if is_retry() else partial(load_photo, size=_SIDE, limits=limits)
         with closing(PhotoLoader(decode, decode_threads=1, limits=limits)) as loader:

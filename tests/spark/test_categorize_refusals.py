@@ -8,7 +8,7 @@ import pytest
 from pyspark.sql import DataFrame
 
 from jobs import categorize_listings
-from jobs.stages.publish import hold_partition
+from jobs.stages.publish.folder import FolderOutput
 from tests.support.embedding_rows import error_line
 from tests.support.manifest_rows import (
     DS,
@@ -72,7 +72,9 @@ def test_model_that_is_not_there_is_2(refusal: Refusal, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("output", ["s3://bucket/categories", "hdfs://host/categories"])
 def test_remote_output_is_2(refusal: Refusal, output: str) -> None:
-    assert f"--output {output}" in refusal("--output", output, code=2)
+    said = refusal("--output", output, code=2)
+    assert f"--output: {output} is no local or mounted folder" in said
+    assert "table:CATALOG.NAMESPACE.NAME" in said
 
 
 @pytest.mark.parametrize("manifest", ["s3://bucket/manifest", "10:00/manifest"])
@@ -118,7 +120,7 @@ def test_missing_partition_is_3(refusal: Refusal, published: tuple[Path, Path]) 
 def test_partition_that_another_run_holds_is_5(
     refusal: Refusal, published: tuple[Path, Path]
 ) -> None:
-    with hold_partition(published[1], DS, "another-run"):
+    with FolderOutput(published[1]).hold(DS, "another-run"):
         assert "another-run" in refusal(code=5)
 
 

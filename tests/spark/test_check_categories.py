@@ -143,4 +143,4 @@ def test_nothing_published_is_3(
 
 def test_remote_output_is_2(published: Published, capsys: pytest.CaptureFixture[str]) -> None:
     assert check(published[0], "s3://bucket/categories") == 2
-    assert "--output s3://bucket/categories" in error_line(capsys)
+    assert "s3://bucket/categories is no local or mounted folder" in error_line(capsys)

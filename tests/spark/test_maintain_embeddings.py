@@ -10,9 +10,9 @@ import pytest
 from mlflow import MlflowClient
 from pyspark.sql import SparkSession
 
-from jobs import maintain_embeddings
-from jobs.stages.embedding_store import EmbeddingStore
 from jobs.stages.manifest import read_photos
+from jobs.stages.store import folder_upkeep
+from jobs.stages.store.folder import FolderStore
 from schemas.embeddings import EMBEDDINGS
 from schemas.manifest import MANIFEST
 from tests.support.embedding_rows import (
@@ -77,12 +77,12 @@ def test_what_is_added_later_is_gathered_too(
         "photo_key string, keyed_by_content boolean, storable boolean, vector binary, "
         "reject_reason string",
     )
-    EmbeddingStore(store, ONE).append(fresh)
+    FolderStore(store, ONE).append(fresh)
     assert len(runs_of(store, ONE)) == 2
     upkeep()
     assert len(runs_of(store, ONE)) == 1
     assert keys_of(store, ONE) == ["bad 1", "bad 2", "k1", "k2", "k3", "k4", "k5"]
-    stored = EmbeddingStore(store, ONE).read(spark)
+    stored = FolderStore(store, ONE).read(spark)
     assert stored is not None
     known = {r.photo_key: r for r in stored.collect()}
     assert sorted(known) == keys_of(store, ONE)
@@ -101,7 +101,7 @@ def test_one_run_of_many_small_files_becomes_few(upkeep: Upkeep, store: Path) ->
 def test_files_are_as_many_as_the_bytes_need(
     upkeep: Upkeep, store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(maintain_embeddings, "_FILE_BYTES", 2000)
+    monkeypatch.setattr(folder_upkeep, "_FILE_BYTES", 2000)
     add_run(store, ONE, "c", [[f"many {i}" for i in range(500)]])
     figures = upkeep()[f"backbone={ONE}"]
     expected = -(-figures["bytes_before"] * 505 // 507 // 2000)
@@ -145,9 +145,9 @@ def test_rows_lost_on_the_way_are_3(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    write = maintain_embeddings._write
+    write = folder_upkeep._write
     monkeypatch.setattr(
-        maintain_embeddings,
+        folder_upkeep,
         "_write",
         lambda rows, *rest: write(rows.where("image_key != 'k3'"), *rest),
     )
@@ -206,7 +206,7 @@ def test_photos_that_no_recent_partition_has_are_dropped(
     before = state(store)
     assert upkeep(*expire, "2026-11-26")[f"backbone={TWO}"]["rows_before"] == 0
     assert state(store) == before
-    stored = EmbeddingStore(store, TWO).read(spark)
+    stored = FolderStore(store, TWO).read(spark)
     assert stored is not None
     assert stored.count() == 0
 

@@ -8,7 +8,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from jobs import maintain_embeddings
-from jobs.stages.embedding_store import EmbeddingStore, hold_store
+from jobs.stages.store.folder import FolderStore, hold_folder
 from schemas.errors import PartitionBusy, SettingsError
 from tests.support.embedding_rows import ONE, TWO, Upkeep, error_line, keys_of, runs_of
 from tests.support.processes import fork_script
@@ -22,34 +22,32 @@ pytestmark = pytest.mark.spark
 def test_upkeep_waits_for_no_one_and_lets_no_one_in(
     upkeep: Upkeep, store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with hold_store(store, exclusive=False), hold_store(store, exclusive=False):
+    with hold_folder(store, exclusive=False), hold_folder(store, exclusive=False):
         upkeep(code=5)
     assert f"{store} is held by another run" in error_line(capsys)
-    with hold_store(store, exclusive=True):
+    with hold_folder(store, exclusive=True):
         upkeep(code=5)
         with (
             pytest.raises(
                 PartitionBusy, match=f"held by upkeep, process {os.getpid()} on "
             ) as caught,
-            hold_store(store, exclusive=False),
+            hold_folder(store, exclusive=False),
         ):
             raise AssertionError
     assert caught.value.exit_code == 5
-    with hold_store(store, exclusive=False):
+    with hold_folder(store, exclusive=False):
         pass
 
 
 def test_a_store_is_made_for_who_adds_to_it_alone(tmp_path: Path) -> None:
     store = tmp_path / "deep" / "store"
     with pytest.raises(SettingsError, match=r"--embeddings .*store: No such file"):
-        hold_store(store, exclusive=True).__enter__()
-    with hold_store(store, exclusive=False):
+        hold_folder(store, exclusive=True).__enter__()
+    with hold_folder(store, exclusive=False):
         assert store.is_dir()
     (tmp_path / "file").touch()
     with pytest.raises(SettingsError, match=r"--embeddings .*file: "):
-        hold_store(tmp_path / "file", exclusive=False).__enter__()
-    with hold_store(None, exclusive=False):
-        pass
+        hold_folder(tmp_path / "file", exclusive=False).__enter__()
 
 
 # Dying
@@ -106,7 +104,7 @@ def test_a_run_that_is_killed_loses_nothing(
     assert len(runs_of(store, ONE)) == runs
     kept = ["bad 1", "k1", "k2", "k3", "k4"]
     assert sorted(set(keys_of(store, ONE))) == kept
-    stored = EmbeddingStore(store, ONE).read(spark)
+    stored = FolderStore(store, ONE).read(spark)
     assert stored is not None
     assert sorted(r.photo_key for r in stored.collect()) == kept
     assert (store / f"backbone={TWO}").exists() == (not flags)

@@ -35,9 +35,9 @@ def replace_and_die(path, target, replace=Path.replace):
     die()
 
 def when(written, end):
-    # Spark's tasks write below _temporary; what the run embeds on the way is in RUN_ID.work/photos.
+    # Spark's tasks write below _temporary: embeddings in a scratch folder, then the rows.
     output = Path(sys.argv[sys.argv.index("--output") + 1])
-    pattern = "_runs/*/*" + written + "/_temporary/0/_temporary/*/*.parquet"
+    pattern = written + "/_temporary/0/_temporary/*/*.parquet"
     def wait():
         while not list(output.glob(pattern)):
             time.sleep(0.002)
@@ -50,11 +50,11 @@ sys.exit(job.main(sys.argv[1:]))
 
 STEPS = {
     "partition held": "job.ship_model = die",
-    "embedding": "when('.work/photos', die)",
-    "embedding, with all": "when('.work/photos', die_with_all)",
+    "embedding": "when('_scratch-*/run=*', die)",
+    "embedding, with all": "when('_scratch-*/run=*', die_with_all)",
     "embedded": "job.score_photos = die",
-    "staging": "when('[0-9a-f]', die)",
-    "staging, with all": "when('[0-9a-f]', die_with_all)",
+    "staging": "when('_runs/*/*', die)",
+    "staging, with all": "when('_runs/*/*', die_with_all)",
     "staged": "job._check_counts = die",
     "link made": "Path.replace = die",
     "link replaced": "Path.replace = replace_and_die",
@@ -99,7 +99,7 @@ def test_a_run_that_is_asked_to_end_cleans_up(
     tmp_path: Path,
 ) -> None:
     """SIGTERM is what a scheduler sends first."""
-    asked = "when('.work/photos', lambda: os.kill(os.getpid(), signal.SIGTERM))"
+    asked = "when('_scratch-*/run=*', lambda: os.kill(os.getpid(), signal.SIGTERM))"
     with Watch.over(published.output / f"ds={DS}", listings) as watch:
         ended = fork_script(tmp_path, DIES.format(patch=asked), *flags)
         client = MlflowClient(tracking_uri)

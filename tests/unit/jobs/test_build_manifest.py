@@ -15,7 +15,7 @@ import pytest
 from mlflow import MlflowClient
 
 from jobs.build_manifest import main
-from jobs.stages.publish import hold_partition
+from jobs.stages.publish.folder import FolderOutput
 from seer_model import __version__
 from tests.support.listing_tables import DS, LISTINGS, PhotoBytes, Rows, columns, sha256, table
 
@@ -118,6 +118,7 @@ def test_report(report: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     assert figures.keys() >= {"digest", "run_id"}
     assert {k: v for k, v in figures.items() if k not in {"digest", "run_id"}} == {
         "manifest": str(tmp_path / "manifest"),
+        "published": str(tmp_path / "manifest" / f"ds={DS}"),
         "ds": DS,
         "photos": 4,
         "photos_missing": 1,
@@ -187,7 +188,7 @@ def test_a_failed_run_leaves_the_old_rows(
 def test_another_run_holds_the_partition(
     fail: Callable[..., tuple[int, str]], tmp_path: Path
 ) -> None:
-    with hold_partition(tmp_path / "manifest", DS, "the-other"):
+    with FolderOutput(tmp_path / "manifest").hold(DS, "the-other"):
         code, line = fail()
     assert code == 5
     assert "held by run the-other" in line

@@ -15,7 +15,7 @@ import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
 
-from jobs.stages.publish import Partition, hold_partition
+from jobs.stages.publish.folder import FolderOutput, FolderPartition
 from schemas.errors import PartitionBusy, SettingsError
 from tests.support.paths import ROOT
 
@@ -26,7 +26,7 @@ ROWS = 50
 Reader = Callable[[Path], list[str]]
 
 
-def write(partition: Partition, run_id: str) -> None:
+def write(partition: FolderPartition, run_id: str) -> None:
     """Write rows of a run in files of its own, as Spark does."""
     partition.staged.mkdir()
     for part in range(PARTS):
@@ -35,10 +35,8 @@ def write(partition: Partition, run_id: str) -> None:
 
 
 def publish(output: Path, run_id: str, ds: str = DS) -> None:
-    with hold_partition(output, ds, run_id) as partition:
+    with FolderOutput(output).hold(ds, run_id) as partition:
         write(partition, run_id)
-        partition.work.mkdir()
-        (partition.work / "embedded.parquet").write_bytes(b"scratch")
         partition.publish()
 
 
@@ -73,7 +71,7 @@ def test_publish_replace_and_repeat(tmp_path: Path, read: Reader) -> None:
 
 def test_partitions_are_independent(tmp_path: Path) -> None:
     publish(tmp_path, "one", "2026-11-24")
-    with hold_partition(tmp_path, DS, "two") as partition:
+    with FolderOutput(tmp_path).hold(DS, "two") as partition:
         publish(tmp_path, "three", "2026-11-24")
         write(partition, "two")
         partition.publish()
@@ -97,9 +95,8 @@ def test_a_run_that_fails_changes_nothing(tmp_path: Path) -> None:
     publish(tmp_path, "one")
 
     def fail() -> None:
-        with hold_partition(tmp_path, DS, "two") as partition:
+        with FolderOutput(tmp_path).hold(DS, "two") as partition:
             write(partition, "two")
-            partition.work.mkdir()
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -110,7 +107,7 @@ def test_a_run_that_fails_changes_nothing(tmp_path: Path) -> None:
 
 
 def test_nothing_is_published_without_publish(tmp_path: Path) -> None:
-    with hold_partition(tmp_path, DS, "one") as partition:
+    with FolderOutput(tmp_path).hold(DS, "one") as partition:
         write(partition, "one")
     assert not (tmp_path / f"ds={DS}").exists()
 
@@ -123,7 +120,7 @@ def test_leftovers_of_killed_runs_are_removed(tmp_path: Path) -> None:
     (runs / "dead.work" / "deep").mkdir(parents=True)
     (runs / "dead.link").symlink_to("dead")
     (runs / "stray").write_bytes(b"")
-    with hold_partition(tmp_path, DS, "two"):
+    with FolderOutput(tmp_path).hold(DS, "two"):
         assert runs_kept(tmp_path) == ["one"]
         assert read_dataset(tmp_path) == ["one"] * PARTS * ROWS
 
@@ -204,8 +201,8 @@ def test_a_reader_that_opened_the_folder_can_list_it_after_the_swap(tmp_path: Pa
 HOLDER = """
 import sys
 from pathlib import Path
-from jobs.stages.publish import hold_partition
-with hold_partition(Path(sys.argv[1]), sys.argv[2], "the-other-run") as partition:
+from jobs.stages.publish.folder import FolderOutput
+with FolderOutput(Path(sys.argv[1])).hold(sys.argv[2], "the-other-run") as partition:
     partition.staged.mkdir()
     (partition.staged / "part-0.parquet").write_bytes(b"half")
     print("held", flush=True)
@@ -235,7 +232,7 @@ def test_the_second_run_names_the_holder(
     for _ in range(2):
         with (
             pytest.raises(PartitionBusy, match=f"ds={DS} is held by run the-other-run") as caught,
-            hold_partition(tmp_path, DS, "mine"),
+            FolderOutput(tmp_path).hold(DS, "mine"),
         ):
             raise AssertionError
         assert f"process {other_process.pid} on " in str(caught.value)
@@ -265,9 +262,9 @@ def test_a_run_that_ends_releases_the_lock(
 
 def test_the_same_process_cannot_hold_twice(tmp_path: Path) -> None:
     with (
-        hold_partition(tmp_path, DS, "one"),
+        FolderOutput(tmp_path).hold(DS, "one"),
         pytest.raises(PartitionBusy, match="held by run one"),
-        hold_partition(tmp_path, DS, "two"),
+        FolderOutput(tmp_path).hold(DS, "two"),
     ):
         raise AssertionError
 
@@ -283,7 +280,7 @@ def test_what_this_job_did_not_publish_is_left_alone(tmp_path: Path, kind: str) 
     kept.write_bytes(b"precious")
     with (
         pytest.raises(SettingsError, match=f"ds={DS}: was not published by this job"),
-        hold_partition(tmp_path, DS, "one"),
+        FolderOutput(tmp_path).hold(DS, "one"),
     ):
         raise AssertionError
     assert kept.read_bytes() == b"precious"
@@ -295,7 +292,7 @@ def test_a_file_in_place_of_a_folder(tmp_path: Path, in_the_way: str) -> None:
     (tmp_path / in_the_way).write_bytes(b"a file")
     with (
         pytest.raises(SettingsError, match=f"--output {tmp_path / 'out'}: ") as caught,
-        hold_partition(tmp_path / "out", DS, "one"),
+        FolderOutput(tmp_path / "out").hold(DS, "one"),
     ):
         raise AssertionError
     assert "None" not in str(caught.value)

@@ -1,13 +1,13 @@
-"""The embedding store: every backbone's embeddings, so that no photo is embedded twice.
+"""An embedding store in a folder.
 
     STORE/backbone=DIGEST/run=ID/*.parquet   added by one run, or compacted by `maintain_embeddings`
     STORE/_lock                              shared by the runs at work
+    STORE/_pending/backbone=DIGEST/run=ID/…  embeddings that a run has not yet added
     STORE/_scratch-…                         scratch folders of runs
     STORE/_damaged/backbone=DIGEST/run=ID/…  quarantined files
 
 Every run writes a folder of its own, because Spark clears the folder it has written to. Only
-`maintain_embeddings` removes rows, and it locks the store for itself alone. A key may occur several
-times: runs in flight at the same time do not see each other's photos.
+`maintain_embeddings` removes rows, and it locks the store for itself alone.
 """
 
 import logging
@@ -23,95 +23,47 @@ from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812
 
+from jobs.command.folders import LocalFolder
 from jobs.command.locks import take_lock
 from jobs.command.session import local_uri, parquet_reader
+from jobs.stages.store.base import PENDING, EmbeddingStore
 from schemas.errors import SettingsError
-from schemas.rejects import RejectReason
 
-__all__ = ["EmbeddingStore", "hold_store"]
+__all__ = ["FolderStore", "hold_folder"]
 
 log = logging.getLogger(__name__)
 
-_PERMANENT = [reason.value for reason in RejectReason if reason.permanent]
 _SCHEMA = "image_key string, vector binary, reject_reason string"
 
 
-class EmbeddingStore:
-    """One backbone's part of an embedding store. Hold the store (`hold_store`) while using it.
+class FolderStore(EmbeddingStore):
+    """One backbone's part of a store in a folder. Hold the store (`hold_folder`) while using it.
 
     Attributes:
-        path: The store, or None to keep nothing: `read` then finds no embedding, `append` adds
-            none.
-        digest: The backbone's digest.
-        quarantined: How many damaged files `attempts` has quarantined.
+        path: The store.
     """
 
-    def __init__(self, path: Path | None, digest: str) -> None:
+    def __init__(self, path: Path, digest: str) -> None:
+        super().__init__(digest, LocalFolder(path / PENDING / f"backbone={digest}"))
         self.path = path
-        self.digest = digest
-        self.quarantined = 0
 
     def runs(self) -> list[Path]:
         """The folders that hold the rows, one a run."""
-        if self.path is None:
-            return []
         return sorted((self.path / f"backbone={self.digest}").glob("run=*"))
 
-    def read(self, spark: SparkSession) -> DataFrame | None:
-        """The stored embeddings, read when the frame is: see `attempts`.
-
-        Returns:
-            photo_key (unique), embedded (true or false), and accordingly vector (little-endian
-            float16) or reject_reason; the other is null. Or None if there are none.
-        """
+    def rows(self, spark: SparkSession) -> DataFrame | None:
+        """The rows of all runs."""
         if not (runs := self.runs()):
             return None
-        rows = parquet_reader(spark).schema(_SCHEMA).parquet(local_uri(runs[0].parent))
-        reason = F.col("reject_reason")
-        embedded = F.bool_or(reason.isNull())
-        # Whoever needs the keys alone has `embedded` without reading a vector.
-        return (
-            rows.where(reason.isNull() | reason.isin(_PERMANENT))
-            .groupBy(F.col("image_key").alias("photo_key"))
-            .agg(
-                embedded.alias("embedded"),
-                F.max("vector").alias("vector"),
-                F.when(~embedded, F.min(reason)).alias("reject_reason"),
-            )
-        )
+        return parquet_reader(spark).schema(_SCHEMA).parquet(local_uri(runs[0].parent))
 
-    def append(self, photos: DataFrame) -> None:
-        """Add what will be true of the photos tomorrow.
-
-        That is every vector, and a permanent reason if the key is that of the rejected bytes: a
-        server's error page is no property of the photo whose address it answered.
-
-        Args:
-            photos: photo_key, keyed_by_content, storable, vector and reject_reason.
-        """
-        if self.path is None:
-            return
-        lasting = F.col("vector").isNotNull() | (
-            F.col("keyed_by_content") & F.col("reject_reason").isin(_PERMANENT)
-        )
+    def write(self, rows: DataFrame) -> None:
+        """Write them to a folder of their own."""
         run = self.path / f"backbone={self.digest}" / f"run={uuid.uuid4().hex}"
-        (
-            photos.where(F.col("storable") & lasting)
-            .select(
-                F.col("photo_key").alias("image_key"),
-                F.lit(self.digest).alias("backbone_digest"),
-                "vector",
-                "reject_reason",
-            )
-            .write.parquet(local_uri(run))
-        )
+        rows.write.parquet(local_uri(run))
 
     def attempts(self, spark: SparkSession) -> Iterator[AbstractContextManager[None]]:
         """Retry a block that reads the store, once its damaged files are quarantined.
-
-            for attempt in store.attempts(spark):
-                with attempt:
-                    ...
 
         An undamaged store costs nothing: its files are checked only after the block has failed. If
         none is damaged, the block's error is raised. The second attempt finds the photos of
@@ -135,7 +87,7 @@ class EmbeddingStore:
 
     def _quarantine_damaged(self, spark: SparkSession) -> bool:
         """Move truncated files, and those with a bit flipped, to `_damaged`; whether any was."""
-        if self.path is None or not (damaged := _damaged_files(spark, self.runs())):
+        if not (damaged := _damaged_files(spark, self.runs())):
             return False
         for file in damaged:
             target = self.path / "_damaged" / file.relative_to(self.path)
@@ -182,21 +134,19 @@ def _damaged_files(spark: SparkSession, runs: list[Path]) -> list[Path]:
 
 
 @contextmanager
-def hold_store(path: Path | None, *, exclusive: bool) -> Iterator[None]:
+def hold_folder(path: Path, *, exclusive: bool) -> Iterator[None]:
     """Lock a store until the block ends, shared or exclusively.
 
     Args:
-        path: The store, or None where there is nothing to lock.
-        exclusive: For upkeep, which may then assume that every `_scratch-…` folder belongs to a
-            dead run. Otherwise for runs that read and add; the folder is created if missing.
+        path: The store.
+        exclusive: For upkeep, which may then assume that every scratch folder and every pending
+            embedding is a dead run's. Otherwise for runs that read and add; the folder is created
+            if missing.
 
     Raises:
         PartitionBusy: Upkeep holds the store or, for upkeep, any other run does.
         SettingsError: The store does not exist, or cannot be written or locked.
     """
-    if path is None:
-        yield
-        return
     try:
         if not exclusive:
             path.mkdir(parents=True, exist_ok=True)

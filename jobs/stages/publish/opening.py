@@ -1,0 +1,45 @@
+"""Open the output that `--output` names."""
+
+from pathlib import Path
+
+import pyarrow as pa
+from pyspark.sql import SparkSession
+
+from jobs.command.locations import Table
+from jobs.stages.publish.base import Output
+from jobs.stages.publish.folder import FolderOutput
+from jobs.stages.publish.table import TableOutput
+from jobs.tables.opening import TableContract
+from schemas.categories import CATEGORIES
+from schemas.columns import column
+from schemas.manifest import MANIFEST
+
+__all__ = ["CATEGORIES_TABLE", "MANIFEST_TABLE", "open_output"]
+
+
+def _by_day(columns: pa.Schema, comment: str) -> TableContract:
+    """What a table has to be like whose partitions are days.
+
+    Args:
+        columns: Its columns but `ds`.
+        comment: What a row is.
+    """
+    ds = column("ds", pa.date32(), "the day", nullable=False)
+    return TableContract(pa.schema([*columns, ds]), (ds.name,), comment)
+
+
+CATEGORIES_TABLE = _by_day(CATEGORIES, "Categories of listings, one row a listing and day")
+MANIFEST_TABLE = _by_day(MANIFEST, "Photos of listings, one row a photo and day")
+
+
+def open_output(spark: SparkSession, location: Path | Table, contract: TableContract) -> Output:
+    """Open an output.
+
+    Args:
+        spark: The session.
+        location: `--output`.
+        contract: What it has to be like if it is a table.
+    """
+    if isinstance(location, Table):
+        return TableOutput(spark, location, contract)
+    return FolderOutput(location)
