@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from pydantic import Field
 
 from jobs.command.locations import Location, Table
+from jobs.command.photo_settings import SCRATCH
 from jobs.command.settings import Day, JobSettings, check_arguments, run_job
 
 
@@ -39,6 +40,7 @@ class BuildManifest(JobSettings):
         description="the manifest's folder, local or mounted, or table:CATALOG.NAMESPACE.NAME"
     )
     ds: Day = Field(description="the partition's date, YYYY-MM-DD")
+    scratch: str | None = SCRATCH
     embed_bytes: bool = Field(
         False, description="put the photos into the manifest instead of their paths"
     )
@@ -211,7 +213,7 @@ def _write_table(
     output = open_output(spark, name, MANIFEST_TABLE)
     with (
         output.hold(settings.ds.isoformat(), run_id) as partition,
-        scratch_space(scratch_base(spark, None)) as scratch,
+        scratch_space(scratch_base(spark, settings.scratch)) as scratch,
     ):
         file = scratch.fetch() / "manifest.parquet"
         data = _write(rows, settings, file, counts)

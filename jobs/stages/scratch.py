@@ -14,6 +14,7 @@ from pathlib import Path
 
 from py4j.protocol import Py4JError
 from pyspark.sql import SparkSession
+from pyspark.sql.utils import is_remote
 
 from jobs.command.folders import Folder, LocalFolder, open_folder
 from schemas.errors import SettingsError
@@ -43,7 +44,8 @@ def scratch_base(spark: SparkSession, scratch: str | None, *beside: object) -> F
     place = scratch or next((each for each in beside if isinstance(each, Path)), None)
     if place is not None:
         return open_folder(spark, place)
-    if not (spark.conf.get("spark.master", "") or "").startswith("local"):
+    # A server of Spark Connect says where it runs itself, not where this process does.
+    if is_remote() or not (spark.conf.get("spark.master", "") or "").startswith("local"):
         raise SettingsError(
             "--scratch is required: on a cluster a run with tables alone needs a folder that "
             "all machines reach, such as s3a://bucket/scratch"
