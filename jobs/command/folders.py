@@ -176,7 +176,7 @@ def open_folder(spark: SparkSession, place: str | Path) -> Folder:
     if isinstance(place, str) and "://" in place and not place.startswith("file://"):
         if is_remote():
             raise SettingsError(
-                f"{place}: under Spark Connect this process does not reach it; name a mounted folder"
+                f"{place}: this job does not reach it under Spark Connect; name a mounted folder"
             )
         return HadoopFolder(spark, place)
     return LocalFolder(Path(str(place).removeprefix("file://")))

@@ -57,7 +57,8 @@ _NOISE = "^WARNING: Using incubator modules: jdk.incubator.vector$"
 def start_session(name: str) -> SparkSession:
     """Return the session of spark-submit or Spark Connect where there is one, else a local one.
 
-    `SPARK_REMOTE` (`sc://host:15002`), or `--remote` of spark-submit, names a Connect server.
+    `SPARK_REMOTE` (`sc://host:15002`) names a Connect server; spark-submit sets it for `--remote`
+    with `--conf spark.api.mode=connect`.
 
     Settings and logging of spark-submit, from its flags and its configuration files, are kept;
     what they leave open gets defaults that suit photos. A local session runs on all cores, or on
@@ -76,6 +77,10 @@ def start_session(name: str) -> SparkSession:
         # session here started would give that session's.
         SparkContext._ensure_initialized()
     submitted = SparkConf(loadDefaults=by_submit)
+    if submitted.contains("spark.remote"):
+        raise SettingsError(
+            "spark-submit --remote needs --conf spark.api.mode=connect, too"
+        )
     defaults = dict(_DEFAULTS)
     master = submitted.get("spark.master")
     if master is None:
