@@ -10,7 +10,7 @@ __all__ = ["explain_spark_failure", "root_cause"]
 
 _READ = re.compile(r"(FAILED_READ_FILE\S*)\] \D*?(file:\S+|\w+://\S+)")
 _NO_MODULE = re.compile(r"ModuleNotFoundError: No module named '([\w.]+)'")
-_OTHER_PYTHON = re.compile(r"\[PYTHON_VERSION_MISMATCH\] ([^\n]*?\.)")
+_OTHER_PYTHON = re.compile(r"\[PYTHON_VERSION_MISMATCH\] ([^\n,]*)")
 # Spark Connect: no server any more, or another one since.
 _LOST = re.compile(r"StatusCode\.UNAVAILABLE|RETRIES_EXCEEDED|INVALID_HANDLE\.SESSION_")
 _CAUSE = re.compile(r"^Caused by: (?:[\w.$]*\.)?([\w$]+): (.*)$", re.MULTILINE)

@@ -1,7 +1,7 @@
 """Photos are counted while a task runs, and once however often it runs."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -65,3 +65,14 @@ def test_a_partition_counts_once_and_its_file_is_optional(
     assert done.so_far() == done.so_far() == 77
     (tmp_path / "counts" / "5").unlink()
     assert done.so_far() == 70
+
+
+def test_without_a_folder_finished_tasks_count(spark: SparkSession) -> None:
+    done = PhotoCount(spark, None)
+
+    def task(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        assert len(list(done.counted(range(7)))) == 7
+        yield from batches
+
+    spark.range(2, numPartitions=2).mapInArrow(task, "id long").collect()
+    assert done.so_far() == 14

@@ -233,6 +233,25 @@ def test_an_unforeseen_error_shows_where(capsys: pytest.CaptureFixture[str]) -> 
             "file:///m/a.parquet is gone: it was replaced while this job read it; run again",
         ),
         ("java.io.IOException: No space left on device", 1, "No space left on device where"),
+        (
+            "An exception was thrown from the Python worker.\nTraceback (most recent call last):\n"
+            "ModuleNotFoundError: No module named 'torch'",
+            2,
+            "Spark's Python workers have no package torch: install",
+        ),
+        (
+            "[PYTHON_VERSION_MISMATCH] Python in worker has different version: 3.12 than that in "
+            "driver: 3.11, PySpark cannot run.\nPlease check",
+            2,
+            "the Python that runs this job: Python in worker has different version: 3.12 than",
+        ),
+        ("RPC that terminated with:\n\tstatus = StatusCode.UNAVAILABLE", 1, "server ended"),
+        ("[INVALID_HANDLE.SESSION_CLOSED] The handle is invalid.", 1, "ended this session"),
+        (
+            "[JVM_ATTRIBUTE_NOT_SUPPORTED] Attribute `_jvm` is not supported in Spark Connect",
+            2,
+            "this cannot work under Spark Connect; unset SPARK_REMOTE",
+        ),
     ],
 )
 def test_a_failure_of_spark_is_one_line(
