@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 DEMO_OUTPUT ?= demo-output
+LAKE_OUTPUT ?= lake-output
 # Processes that run the tests; each takes about 6 GB with all that it starts.
 TEST_WORKERS ?= 2
 # Patience for the large wheels (PyTorch, CUDA) on a slow line, in seconds.
@@ -34,7 +35,7 @@ option = case "$$$(2)" in \
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help setup demo airflow unit test test-lake soak bench lint audit format package lock clean
+.PHONY: help setup demo lake airflow unit test test-lake soak bench lint audit format package lock clean
 
 help: ## list the targets
 	@echo "Usage: make TARGET [VARIABLE=value]"
@@ -51,6 +52,10 @@ demo: setup ## categorize samples, or yours (PHOTOS=folder LISTINGS=csv TAXONOMY
 	$(call option,--output,DEMO_OUTPUT); \
 	exec $(BIN)/python -m demo "$$@"
 
+lake: setup .jars/.stamp .venv-lake/.stamp ## categorize samples from table to table, on an S3 server of its own
+	@$(CHECK) java
+	@exec $(BIN)/python -m demo.lake --output $(LAKE_OUTPUT)
+
 airflow: setup .venv-airflow/.stamp ## start Airflow with the DAGs and the demo's data (AIRFLOW_PORT=8080)
 	@$(CHECK) java
 	@exec $(BIN)/python -m scripts.airflow_standalone
@@ -62,7 +67,7 @@ test: setup .venv-airflow/.stamp ## run all tests, a quarter of an hour (TEST_WO
 	@$(CHECK) java
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) -m "not lake" $(PYTEST_ARGS)
 
-test-lake: setup .jars/.stamp ## run the tests with tables, object stores, clusters and other Sparks
+test-lake: setup .jars/.stamp .venv-lake/.stamp ## run the tests with tables, object stores, clusters and other Sparks
 	@$(CHECK) java
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) -m lake $(PYTEST_ARGS)
 
@@ -101,11 +106,12 @@ package: setup ## build the wheel and the zip for spark-submit --py-files into d
 lock: .uv/.stamp ## pin the dependencies again (LOCK_ARGS="--upgrade-package rich")
 	$(COMPILE) pyproject.toml --extra dev -o requirements/lock.txt $(LOCK_ARGS)
 	$(COMPILE) requirements/airflow.in -o requirements/airflow.txt $(LOCK_ARGS)
+	$(COMPILE) requirements/lake.in -o requirements/lake.txt $(LOCK_ARGS)
 	$(COMPILE) requirements/audit.in -o requirements/audit.txt $(LOCK_ARGS)
 	echo uv | $(COMPILE) - --no-annotate -o requirements/uv.txt $(LOCK_ARGS)
 
 clean: ## remove builds, caches, demo-output and airflow-home (keeps .venv, mlflow.db and mlruns)
-	rm -rf build dist seer_categories.egg-info demo-output airflow-home
+	rm -rf build dist seer_categories.egg-info demo-output lake-output airflow-home
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	rm -rf spark-warehouse metastore_db derby.log
 	find . \( -name .git -o -name '.venv*' -o -name .uv \) -prune -o \
@@ -136,6 +142,11 @@ clean: ## remove builds, caches, demo-output and airflow-home (keeps .venv, mlfl
 .venv-airflow/.stamp: requirements/airflow.txt | .uv/.stamp
 	@$(CHECK)
 	@$(INSTALL) .venv-airflow requirements/airflow.txt
+	@touch $@
+
+.venv-lake/.stamp: requirements/lake.txt | .uv/.stamp
+	@$(CHECK)
+	@$(INSTALL) .venv-lake requirements/lake.txt
 	@touch $@
 
 .venv-audit/.stamp: requirements/audit.txt | .uv/.stamp

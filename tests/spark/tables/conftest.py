@@ -9,6 +9,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from schemas.categories import check_categories
+from scripts.object_store import ObjectStore, object_store
 from tests.support.manifest_rows import DS, Rows
 
 
@@ -78,3 +79,27 @@ def lake(
     for row in spark.sql(f"SHOW TABLES IN {lake.namespace}").where("not isTemporary").collect():
         spark.sql(f"DROP TABLE {lake.namespace}.{row['tableName']}")
     spark.sql(f"DROP NAMESPACE {lake.namespace}")
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
+    """An S3 server with a catalog of Iceberg's."""
+    with object_store(tmp_path_factory.mktemp("s3")) as store:
+        yield store
+
+
+@pytest.fixture
+def s3a(spark: SparkSession, store: ObjectStore) -> ObjectStore:
+    """The same, for addresses `s3a://` of the session."""
+    use_s3a(spark, store)
+    return store
+
+
+def use_s3a(spark: SparkSession, store: ObjectStore) -> None:
+    """Have the session's addresses `s3a://` be those of a store."""
+    hadoop = spark.sparkContext._jsc.hadoopConfiguration()
+    for name, value in store.spark_settings().items():
+        if name.startswith("spark.hadoop."):
+            hadoop.set(name.removeprefix("spark.hadoop."), value)
+    # Another store may have been at these addresses.
+    spark._jvm.org.apache.hadoop.fs.FileSystem.closeAll()
