@@ -18,7 +18,8 @@ def main() -> None:
     over = False
     while True:
         rows = catalog.load_table(asked["table"]).scan(selected_fields=("run_id",)).to_arrow()
-        print(json.dumps(Counter(rows["run_id"].to_pylist())), flush=True)
+        sys.stdout.write(json.dumps(Counter(rows["run_id"].to_pylist())) + "\n")
+        sys.stdout.flush()
         if over:
             return
         over = bool(select.select([sys.stdin], [], [], 0.02)[0])
