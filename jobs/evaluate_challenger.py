@@ -83,9 +83,8 @@ def evaluate(settings: EvaluateChallenger) -> None:
     spark = start_session("evaluate_challenger")
     labelled = choose_labelled(read_photos(spark, settings.manifest, _partition(settings)))
     photos = labelled.in_splits(*settings.splits)
-    parameters = settings.model_dump(exclude={"tracking_uri", "report"})
     with (
-        runs.tracked_run("evaluate_challenger", parameters) as run_id,
+        runs.tracked_run("evaluate_challenger", settings.run_parameters()) as run_id,
         scratch_folder(settings.embeddings) as work,
     ):
         data = describe_data(photos, settings.manifest, _partition(settings))

@@ -48,8 +48,7 @@ def pretrain(settings: PretrainBackbone) -> None:
     tracking_uri = runs.connect(settings.tracking_uri)
     settings.output.mkdir(parents=True, exist_ok=True)
     device = _device(settings.device)
-    parameters = settings.model_dump(exclude={"tracking_uri", "report"})
-    with runs.tracked_run("pretrain_backbone", parameters) as run_id:
+    with runs.tracked_run("pretrain_backbone", settings.run_parameters()) as run_id:
         started = perf_counter()
         training = Training(settings, device, run_id, _initial_weights(settings))
         if settings.num_processes == 1:

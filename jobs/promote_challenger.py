@@ -66,7 +66,6 @@ def promote(settings: PromoteChallenger) -> None:
     runs.connect(settings.tracking_uri)
     name = settings.model_name
     registry.aliased_version(name, CHAMPION)  # Fail early if there is no such model.
-    parameters = settings.model_dump(exclude={"tracking_uri", "report"})
     with promotion_lock(name):
         champion = registry.aliased_version(name, CHAMPION)
         target = _previous(name, champion) if settings.rollback else str(settings.version)
@@ -76,7 +75,7 @@ def promote(settings: PromoteChallenger) -> None:
                 "first version, evaluate this one against the champion"
             )
         tags = registry.version_tags(name, target)
-        with runs.tracked_run("promote_challenger", parameters) as run_id:
+        with runs.tracked_run("promote_challenger", settings.run_parameters()) as run_id:
             runs.add_to_name(f"{name} v{target}")
             gates = [] if settings.rollback else _check(settings, tags, target, champion)
             failed = [gate for gate in gates if not gate.passed]
