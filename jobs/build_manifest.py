@@ -51,6 +51,7 @@ if __name__ == "__main__":
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jobs.command import job_run
 from jobs.command.report import write_report
 from jobs.stages.fingerprint import describe_rows
 from jobs.stages.listing_table import Row, read_label_map, read_listings, settle_listings
@@ -75,6 +76,8 @@ def build_manifest(settings: BuildManifest) -> None:
     rows, found, warnings = collect_photos(settings)
     for warning in warnings:
         log.warning("%s", warning)
+    job_run.reads(settings.images)
+    job_run.reads(settings.listings)
     runs.connect(settings.tracking_uri)
     ds = settings.ds.isoformat()
     with runs.tracked_run("build_manifest", settings.run_parameters()) as run_id:
@@ -91,6 +94,9 @@ def build_manifest(settings: BuildManifest) -> None:
                 )
             partition.publish()
         runs.log_data(data)
+        job_run.writes(
+            settings.output, ds=ds, rows=data["rows"], columns=MANIFEST, version=data["digest"]
+        )
         figures = {
             "manifest": str(settings.output),
             "ds": ds,

@@ -43,6 +43,7 @@ if __name__ == "__main__":
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F  # noqa: N812
 
+from jobs.command import job_run
 from jobs.command.progress import show_progress
 from jobs.command.report import write_report
 from jobs.command.session import local_uri, parquet_reader, start_session
@@ -87,6 +88,8 @@ def categorize(settings: CategorizeListings) -> None:
         ):
             data = describe_data(photos, settings.manifest, ds)
             runs.log_data(data)
+            job_run.reads(settings.manifest, ds=ds, rows=data["rows"], version=data["digest"])
+            job_run.reads_model(settings.model, model.version)
             check_drivers(data, settings)
             if settings.model.startswith("models:/"):
                 runs.link_model(model.name, model.version)
@@ -104,6 +107,8 @@ def categorize(settings: CategorizeListings) -> None:
             counts = _check_counts(photos, staged) | _count_levels(staged, model.bundle.tree)
             seconds = perf_counter() - started
             partition.publish()
+            job_run.adds_to(settings.embeddings, rows=embedded.embedded)
+            job_run.writes(output, ds=ds, rows=counts["listings"], columns=CATEGORIES)
         figures = {
             "ds": ds,
             "model": f"{model.name} version {model.version}",

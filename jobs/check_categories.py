@@ -35,6 +35,7 @@ from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812
 
+from jobs.command import job_run
 from jobs.command.progress import show_progress
 from jobs.command.report import write_report
 from jobs.command.session import local_uri, parquet_reader, start_session
@@ -48,7 +49,10 @@ from schemas.errors import DataContractError
 def check(settings: CheckCategories) -> None:
     """Read both partitions, compare, report."""
     ds = settings.ds.isoformat()
-    link = output_folder(settings.output) / f"ds={ds}"
+    output = output_folder(settings.output)
+    link = output / f"ds={ds}"
+    job_run.reads(settings.manifest, ds=ds)
+    job_run.reads(output, ds=ds)
     started = perf_counter()
     spark = start_session("check_categories")
     photos = read_photos(spark, settings.manifest, ds).where(F.col("listing_id").isNotNull())

@@ -46,6 +46,7 @@ from pyspark.sql import functions as F  # noqa: N812
 from rich.console import Console
 from rich.table import Table
 
+from jobs.command import job_run
 from jobs.command.progress import show_progress
 from jobs.command.report import write_report
 from jobs.command.session import start_session
@@ -89,6 +90,7 @@ def evaluate(settings: EvaluateChallenger) -> None:
     ):
         data = describe_data(photos, settings.manifest, _partition(settings))
         runs.log_data(data)
+        job_run.reads(settings.manifest, ds=data["ds"], rows=data["rows"], version=data["digest"])
         check_drivers(data, settings)
         _link_models(settings, challenger, champion)
         listings = _labelled_listings(photos, work / "listings")
@@ -143,7 +145,10 @@ def _link_models(
     settings: EvaluateChallenger, challenger: ResolvedBundle, champion: ResolvedBundle | None
 ) -> None:
     for model, uri in ((challenger, settings.challenger), (champion, settings.champion)):
-        if model is not None and uri is not None and uri.startswith("models:/"):
+        if model is None or uri is None:
+            continue
+        job_run.reads_model(uri, model.version)
+        if uri.startswith("models:/"):
             runs.link_model(model.name, model.version)
 
 

@@ -51,6 +51,7 @@ if __name__ == "__main__":
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812
 
+from jobs.command import job_run
 from jobs.command.progress import show_progress
 from jobs.command.report import write_report
 from jobs.command.session import local_uri, parquet_reader, start_session
@@ -104,6 +105,7 @@ def maintain(settings: MaintainEmbeddings) -> None:
                     if store.runs():
                         counts = _compact(spark, store, keys, scratch)
                         figures[f"backbone={store.digest}"] = counts
+        job_run.adds_to(path)
         figures |= {"seconds": round(perf_counter() - started, 1), "run_id": run_id}
         runs.log_figures(figures)
         write_report(figures, settings.report)
@@ -139,7 +141,9 @@ def _keys_to_keep(
     if settings.manifest is None or settings.keep_since is None:
         return None
     recent = _recent_photos(spark, settings.manifest, settings.keep_since)
-    runs.log_data(describe_data(recent, settings.manifest, None))
+    data = describe_data(recent, settings.manifest, None)
+    runs.log_data(data)
+    job_run.reads(settings.manifest, rows=data["rows"], version=data["digest"])
     with show_progress(spark, "reading the manifest's keys"):
         keys = recent.select(F.col("photo_key").alias("image_key")).distinct()
         keys.write.parquet(local_uri(folder))

@@ -6,6 +6,8 @@ kept.
 """
 
 import logging
+import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -19,9 +21,24 @@ from schemas.errors import SettingsError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["Dataset", "Ending", "JobRun", "events_lost", "observe", "reads", "reports", "writes"]
+    from jobs.command.lineage import Lineage
+
+__all__ = [
+    "Dataset",
+    "Ending",
+    "JobRun",
+    "adds_to",
+    "events_lost",
+    "observe",
+    "reads",
+    "reads_model",
+    "reports",
+    "writes",
+]
 
 log = logging.getLogger(__name__)
+
+_BACKEND = ("OPENLINEAGE_URL", "OPENLINEAGE_CONFIG", "OPENLINEAGE__TRANSPORT")
 
 
 @dataclass(frozen=True)
@@ -30,7 +47,7 @@ class Dataset:
 
     Attributes:
         where: A path on a local or mounted file system (`Path`), a path that Spark reads,
-            `table:catalog.namespace.name`, or `models:/name`.
+            `table:catalog.namespace.name`, `models:/name`, or a backbone as in `--backbone`.
         ds: The partition, or None for all.
         rows: How many rows of it, where that was counted.
         columns: Its columns, where a contract says them.
@@ -88,8 +105,8 @@ _current: ContextVar[JobRun | None] = ContextVar("job_run", default=None)
 
 
 def reads(where: object, **details: Any) -> None:
-    """Record that the current run reads data: the attributes of `Dataset`."""
-    if run := _current.get():
+    """Record that the current run reads data, unless it is None: the attributes of `Dataset`."""
+    if (run := _current.get()) and where is not None:
         run.inputs.append(_dataset(where, details))
 
 
@@ -97,6 +114,26 @@ def writes(where: object, **details: Any) -> None:
     """Record that the current run has written data: the attributes of `Dataset`."""
     if run := _current.get():
         run.outputs.append(_dataset(where, details))
+
+
+def adds_to(where: object, **details: Any) -> None:
+    """Record that the current run reads data, unless it is None, and has added to it."""
+    if where is not None:
+        reads(where)
+        writes(where, **details)
+
+
+def reads_model(uri: str, version: str) -> None:
+    """Record that the current run reads a model or backbone.
+
+    Args:
+        uri: As in the flags: `models:/name@alias`, `models:/name/3`, `zoo:NAME`, a folder …
+        version: The version or digest that it was resolved to.
+    """
+    if name := re.match("models:/[^/@]+", uri):
+        uri = name[0]
+    source = re.match("(models|runs|zoo|timm):", uri)
+    reads(uri if source else Path(uri.removeprefix("vissl:")), version=version)
 
 
 def _dataset(where: object, details: Mapping[str, Any]) -> Dataset:
@@ -137,6 +174,7 @@ def observe(
             raise SettingsError(f"--metrics-file {metrics_file}: {error.strerror}") from error
     run = JobRun(job, ds)
     token = _current.set(run)
+    lineage = _open_lineage(run)
     try:
         yield
         run.ending = Ending(0)
@@ -145,8 +183,25 @@ def observe(
         raise
     finally:
         _current.reset(token)
+        if lineage is not None:
+            lineage.end(run)
         if metrics_file is not None:
             _write_metrics(run, metrics_file)
+
+
+def _open_lineage(run: JobRun) -> "Lineage | None":
+    """Tell the OpenLineage backend of the run, if the environment names a backend."""
+    if os.environ.get("OPENLINEAGE_DISABLED", "").lower() == "true":
+        return None
+    if not any(name.startswith(_BACKEND) for name in os.environ):
+        return None
+    try:
+        from jobs.command.lineage import Lineage  # noqa: PLC0415 - optional
+    except ModuleNotFoundError as error:
+        run.lost.append(f"START: {error}; pip install 'seer-categories[lineage]'")
+        log.warning("no lineage: %s", run.lost[0])
+        return None
+    return Lineage.start(run)
 
 
 def _write_metrics(run: JobRun, path: Path) -> None:
