@@ -35,7 +35,7 @@ class SubmitJob(SparkSubmitOperator):
 
     Args:
         job: Name of the job's module, and of the task.
-        flags: The job's flags, but for reports and metrics; those that render to nothing are left out.
+        flags: The job's other flags; those that render to nothing are left out.
         skip_if_refused: Whether exit code 4 skips the task.
         kwargs: Passed on to `SparkSubmitOperator`.
     """

@@ -288,6 +288,7 @@ def test_a_backend_that_is_down_fails_no_job(
     assert lost(tmp_path / "report.json", caplog).startswith("START: ")
     assert metric(metrics) == "2.0"
     assert backend.events == []
+    assert job_run.events_lost() == []  # The run is over.
 
 
 @pytest.mark.usefixtures("impatient")
