@@ -47,7 +47,7 @@ class Dataset:
 
     Attributes:
         where: A path on a local or mounted file system (`Path`), a path that Spark reads,
-            `table:catalog.namespace.name`, `models:/name`, or a backbone as in `--backbone`.
+            `table:catalog.namespace.name`, `models:/name[@alias]`, or as in `--backbone`.
         ds: The partition, or None for all.
         rows: How many rows of it, where that was counted.
         columns: Its columns, where a contract says them.
@@ -126,12 +126,14 @@ def adds_to(where: object, **details: Any) -> None:
 def reads_model(uri: str, version: str) -> None:
     """Record that the current run reads a model or backbone.
 
+    An alias is data of its own, which a promotion writes: so it leads from a training to its users.
+
     Args:
         uri: As in the flags: `models:/name@alias`, `models:/name/3`, `zoo:NAME`, a folder …
         version: The version or digest that it was resolved to.
     """
-    if name := re.match("models:/[^/@]+", uri):
-        uri = name[0]
+    if name := re.match("models:/[^/]+", uri):
+        uri = name[0]  # Without the version.
     source = re.match("(models|runs|zoo|timm):", uri)
     reads(uri if source else Path(uri.removeprefix("vissl:")), version=version)
 

@@ -6,7 +6,7 @@ spark-submit (`spark.openlineage.parentRunId` and so on), else the variable `OPE
 (`namespace/name/run`). A backend that does not answer costs a few seconds and a warning.
 
 Names are those of OpenLineage's naming specification where it has one: `file` or `s3://bucket` and
-a path, the catalog's address and `namespace.table`; a model is `models:/name` of its MLflow.
+a path, the catalog's address and `namespace.table`. A model is `models:/name` of its MLflow.
 """
 
 import logging

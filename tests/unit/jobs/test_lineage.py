@@ -220,7 +220,7 @@ def test_the_address_of_a_database(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("uri", "where"),
     [
-        ("models:/shoes@champion", "models:/shoes"),
+        ("models:/shoes@champion", "models:/shoes@champion"),
         ("models:/shoes/3", "models:/shoes"),
         ("runs:/0a1b/bundle", "runs:/0a1b/bundle"),
         ("zoo:retail-400mf", "zoo:retail-400mf"),
