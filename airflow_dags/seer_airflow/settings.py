@@ -24,6 +24,8 @@ PY_FILES = _setting("PY_FILES", _CHECKOUT / "dist" / "seer-categories.zip")
 """The zip that `make package` builds, on Airflow's workers."""
 REPORTS = _setting("REPORTS", "/data/reports")
 """Folder for the jobs' reports, on Airflow's workers."""
+METRICS = _setting("METRICS", "")
+"""Folder of node_exporter's textfile collector, on Airflow's workers; empty for no metrics."""
 SPARK_CONNECTION = _setting("SPARK_CONNECTION", "spark_default")
 DAILY_CRON = _setting("DAILY_CRON", "0 2 * * *")
 WEEKLY_CRON = _setting("WEEKLY_CRON", "0 4 * * 0")

@@ -6,6 +6,7 @@ from pathlib import Path
 from pydantic import Field, field_validator
 
 from jobs.command.photo_settings import PhotoSettings
+from jobs.command.settings import JobSettings
 from seer_model.backbones.constants import STAGES
 from seer_model.training.pretraining.recipe import Recipe, RecipeFlags
 
@@ -65,7 +66,7 @@ class PretrainBackbone(RecipeFlags, _RunSettings):
         words = ["python", "-m", "jobs.pretrain_backbone"]
         for name in type(self).model_fields:
             value = getattr(self, name)
-            if name not in self.model_fields_set or name in ("tracking_uri", "report"):
+            if name not in self.model_fields_set or name in JobSettings.model_fields:
                 continue
             flag = name.replace("_", "-")
             if isinstance(value, bool):
