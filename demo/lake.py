@@ -75,21 +75,9 @@ def lake(settings: LakeDemo) -> None:
             ["--output", "table:lake.shop.manifest", *tracking],
         )
         day = ["--manifest", "table:lake.shop.manifest", "--ds", today, "--output", _CATEGORIES]
-        reports = []
-        for number in ("first", "second"):
-            report = output / f"{number}.json"
-            steps.run(
-                f"Categorize the new listings, the {number} time",
-                categorize_listings.main,
-                [*day, "--model", str(output / "model"), "--report", str(report)],
-                [*embeddings, *tracking],
-                summary=lambda report=report: (  # type: ignore[misc]
-                    "{listings} listings, {photos_embedded} photos embedded; "
-                    "{published}".format_map(_read(report))
-                ),
-            )
-            reports.append(_read(report))
-        first, second = reports
+        model = ["--model", str(output / "model"), *embeddings, *tracking]
+        first = _categorize(steps, "first", output, [*day, *model])
+        second = _categorize(steps, "second", output, [*day, *model])
         steps.run("Check what is published", check_categories.main, [*day, *tracking])
         with steps.step("Roll back to the first run, and read with PyIceberg") as step:
             before = _read_elsewhere(store)
@@ -102,6 +90,29 @@ def lake(settings: LakeDemo) -> None:
                     f"PyIceberg sees other rows than those of {report['run_id']}"
                 )
         _show(steps, before, after)
+
+
+def _categorize(
+    steps: Steps, number: str, output: Path, arguments: Sequence[str]
+) -> dict[str, Any]:
+    """Run the daily job; returns its report."""
+    path = output / f"{number}.json"
+
+    def report() -> dict[str, Any]:
+        figures: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return figures
+
+    steps.run(
+        f"Categorize the new listings, the {number} time",
+        categorize_listings.main,
+        [*arguments, "--report", str(path)],
+        summary=lambda: (
+            "{listings} listings, {photos_embedded} photos embedded; {published}".format_map(
+                report()
+            )
+        ),
+    )
+    return report()
 
 
 def _use(store: ObjectStore) -> None:
@@ -141,11 +152,6 @@ def _show(steps: Steps, before: dict[str, Any], after: dict[str, Any]) -> None:
         table.add_row(name, seen["current"], run[:12], *(str(counts[d.value]) for d in Decision))
     steps.console.print(table)
     steps.console.print(f"The table has {len(after['snapshots'])} snapshots.")
-
-
-def _read(report: Path) -> dict[str, Any]:
-    figures: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
-    return figures
 
 
 def main(argv: Sequence[str] | None = None) -> int:

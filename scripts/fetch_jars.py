@@ -36,7 +36,8 @@ def read_list(path: Path) -> Iterator[Jar]:
     for line in path.read_text(encoding="utf-8").splitlines():
         if words := line.partition("#")[0].split():
             coordinates, sha256 = words
-            yield Jar(*coordinates.split(":"), sha256)
+            group, artifact, version = coordinates.split(":")
+            yield Jar(group, artifact, version, sha256)
 
 
 def fetch(jar: Jar, folder: Path) -> None:

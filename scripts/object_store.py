@@ -114,7 +114,7 @@ def object_store(folder: Path) -> Iterator[ObjectStore]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     ports = dict(zip(_PORTS, _free_ports(len(_PORTS)), strict=True))
-    command = [_WEED, "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
+    command = [str(_WEED), "mini", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
     command += ["-admin.ui=false", "-webdav=false", "-master.telemetry=false"]
     command += ["-tableBucket=lake", "-bucket=scratch"]
     command += [f"-{name}={port}" for name, port in ports.items()]

@@ -50,6 +50,13 @@ class PretrainBackbone(RecipeFlags, _RunSettings):
         4000, ge=1, description="labelled photos to probe with, and a quarter as many to ask of"
     )
 
+    @field_validator("manifest")
+    @classmethod
+    def _is_a_path(cls, manifest: str) -> str:
+        if manifest.startswith("table:"):
+            raise ValueError(f"{manifest}: photos are read without Spark; name a folder of Parquet")
+        return manifest
+
     @field_validator("probe_splits")
     @classmethod
     def _is_none_or_a_pair(cls, splits: list[str]) -> list[str]:

@@ -89,17 +89,21 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
 
 
 @pytest.fixture
-def s3a(spark: SparkSession, store: ObjectStore) -> ObjectStore:
-    """The same, for addresses `s3a://` of the session."""
-    use_s3a(spark, store)
-    return store
+def s3_lake(spark: SparkSession, store: ObjectStore) -> Lake:
+    """A namespace of the server's catalog."""
+    use_store(spark, store, "s3")
+    lake = Lake(spark, f"s3.n{uuid.uuid4().hex[:8]}", "iceberg")
+    spark.sql(f"CREATE NAMESPACE {lake.namespace}")
+    return lake
 
 
-def use_s3a(spark: SparkSession, store: ObjectStore) -> None:
-    """Have the session's addresses `s3a://` be those of a store."""
+def use_store(spark: SparkSession, store: ObjectStore, catalog: str) -> None:
+    """Have the session's addresses `s3a://`, and a catalog of it, be those of a server."""
     hadoop = spark.sparkContext._jsc.hadoopConfiguration()
-    for name, value in store.spark_settings().items():
+    for name, value in store.spark_settings(catalog).items():
         if name.startswith("spark.hadoop."):
             hadoop.set(name.removeprefix("spark.hadoop."), value)
+        elif name.startswith("spark.sql."):
+            spark.conf.set(name, value)
     # Another store may have been at these addresses.
     spark._jvm.org.apache.hadoop.fs.FileSystem.closeAll()

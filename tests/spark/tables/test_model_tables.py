@@ -1,4 +1,4 @@
-"""Building a manifest, training and evaluating, from and to tables, with scratch space on S3."""
+"""Building a manifest, training, evaluating and upkeep: from and to tables on an S3 server."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from jobs import build_manifest, evaluate_challenger, train_head
+from jobs import build_manifest, evaluate_challenger, maintain_embeddings, train_head
 from scripts.object_store import ObjectStore
-from tests.spark.tables.conftest import Lake, iceberg_alone
+from tests.spark.tables.conftest import Lake
 from tests.support.manifest_rows import DS, DrawPhoto
 from tests.support.marketplace import COLOURS, TAXONOMY
 
@@ -35,10 +35,9 @@ def photos(draw_photo: DrawPhoto, tmp_path: Path) -> Path:
     return folder
 
 
-@iceberg_alone
 @pytest.mark.slow
 def test_a_model_is_trained_and_evaluated_from_tables(
-    lake: Lake, s3a: ObjectStore, photos: Path, tracking_uri: str, tmp_path: Path
+    s3_lake: Lake, store: ObjectStore, photos: Path, tracking_uri: str, tmp_path: Path
 ) -> None:
     report = tmp_path / "report.json"
 
@@ -49,8 +48,8 @@ def test_a_model_is_trained_and_evaluated_from_tables(
         )
         return json.loads(report.read_text(encoding="utf-8"))
 
-    tables = {"manifest": lake.flag("manifest"), "embeddings": lake.flag("embeddings")}
-    tables["scratch"] = s3a.scratch
+    tables = {name: s3_lake.flag(name) for name in ("manifest", "embeddings")}
+    tables["scratch"] = store.scratch
     built = run(
         build_manifest.main,
         images=photos,
@@ -59,7 +58,7 @@ def test_a_model_is_trained_and_evaluated_from_tables(
         output=tables["manifest"],
     )
     assert built["published"].startswith(f"{tables['manifest']} version ")
-    assert built["photos"] == lake.sql("SELECT count(*) FROM {manifest}")[0][0]
+    assert built["photos"] == s3_lake.sql("SELECT count(*) FROM {manifest}")[0][0]
 
     common = {"backbone": "timm:regnety_002", "taxonomy": photos / "tree.csv"}
     trained = run(train_head.main, **tables, **common, output=tmp_path / "one")
@@ -70,5 +69,9 @@ def test_a_model_is_trained_and_evaluated_from_tables(
     models = {"challenger": tmp_path / "two", "champion": tmp_path / "one"}
     evaluated = run(evaluate_challenger.main, **tables, **models)
     assert evaluated["labelled_listings"]["test"] == len(COLOURS) * SPLITS["test"]
-    stored = lake.sql("SELECT count(*) FROM {embeddings}")
+    stored = s3_lake.sql("SELECT count(*) FROM {embeddings}")
     assert stored == [(len(COLOURS) * sum(SPLITS.values()),)]
+
+    kept = run(maintain_embeddings.main, embeddings=tables["embeddings"])
+    assert kept["files_merged"] > kept["files_added"] > 0
+    assert s3_lake.sql("SELECT count(*) FROM {embeddings}") == stored

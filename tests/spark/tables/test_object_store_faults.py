@@ -10,7 +10,7 @@ import pytest
 from pyspark.sql import SparkSession
 
 from scripts.object_store import ObjectStore
-from tests.spark.tables.conftest import use_s3a
+from tests.spark.tables.conftest import use_store
 from tests.support.faulty_proxy import DROP, LOSE, OK, Fate, FaultyProxy
 from tests.support.manifest_rows import Categorize, DrawPhoto, Rows, WriteManifest, row
 
@@ -43,14 +43,11 @@ def catalog_name(
     spark: SparkSession, store: ObjectStore, proxies: tuple[FaultyProxy, FaultyProxy]
 ) -> str:
     behind = store._replace(s3=proxies[0].address, catalog=proxies[1].address)
-    for name, value in behind.spark_settings("faulty").items():
-        if name.startswith("spark.sql."):
-            spark.conf.set(name, value)
     # Pauses between retries are shorter than by default.
     hadoop = spark.sparkContext._jsc.hadoopConfiguration()
     hadoop.set("fs.s3a.retry.interval", "50ms")
     hadoop.set("fs.s3a.attempts.maximum", "4")
-    use_s3a(spark, behind)
+    use_store(spark, behind, "faulty")
     return "faulty"
 
 
