@@ -27,7 +27,7 @@ def test_a_table_has_its_parts(parts: list[str]) -> None:
 @given(st.text(), st.sampled_from(" `\t\n"))
 def test_what_is_no_table_is_refused(text: str, bad: str) -> None:
     for value in (f"table:{text}{bad}.b.c", f"table:..{text}", f"table:{text.replace('.', '')}.b"):
-        with pytest.raises(ValueError, match="is not table:CATALOG.NAMESPACE.NAME"):
+        with pytest.raises(ValueError, match="is not table:CATALOG"):
             Table(value)
 
 
