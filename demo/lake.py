@@ -18,7 +18,6 @@ from typing import Any
 
 from pydantic import Field
 from pyspark.sql import SparkSession
-from rich.table import Table
 
 from demo.__main__ import start_afresh
 from demo.samples import draw_sample_listings
@@ -144,13 +143,13 @@ def _read_elsewhere(store: ObjectStore) -> dict[str, Any]:
 
 
 def _show(steps: Steps, before: dict[str, Any], after: dict[str, Any]) -> None:
-    """A table of what PyIceberg saw."""
-    table = Table("", "snapshot", "run", *Decision, title="What PyIceberg reads")
+    """What PyIceberg saw, and how to look for oneself."""
+    steps.console.print("What PyIceberg reads", style="bold")
     for name, seen in (("after the second run", before), ("rolled back", after)):
         counts = Counter({decision: count for _, decision, count in seen["rows"]})
-        run = seen["rows"][0][0]
-        table.add_row(name, seen["current"], run[:12], *(str(counts[d.value]) for d in Decision))
-    steps.console.print(table)
+        found = ", ".join(f"{counts[d.value]} {d.value}" for d in Decision)
+        steps.console.print(f"  {name}: snapshot {seen['current']}: {found}")
+        steps.console.print(f"    of run {seen['rows'][0][0]}")
     steps.console.print(f"The table has {len(after['snapshots'])} snapshots.")
 
 

@@ -29,7 +29,9 @@ class Lake(NamedTuple):
             statement = statement.replace(f"{{{word}}}", f"{self.namespace}.{word}")
         return [tuple(row) for row in self.spark.sql(statement).collect()]
 
-    def write_manifest(self, rows: Rows, ds: str = DS, kind: str = "date") -> str:
+    def write_manifest(
+        self, rows: Rows, ds: str = DS, kind: str = "date", name: str = "manifest"
+    ) -> str:
         """Add a day to the table of the manifest; returns the flag."""
         schema = (
             "listing_id string, image_index int, image_uri string, image_bytes binary, "
@@ -39,11 +41,11 @@ class Lake(NamedTuple):
         frame = self.spark.createDataFrame([tuple(map(row.get, names)) for row in rows], schema)
         frame.selectExpr("*", f"cast('{ds}' as {kind}) as ds").createOrReplaceTempView("rows")
         self.sql(
-            f"CREATE TABLE IF NOT EXISTS {{manifest}} ({schema}, ds {kind}) "
+            f"CREATE TABLE IF NOT EXISTS {{{name}}} ({schema}, ds {kind}) "
             f"USING {self.using} PARTITIONED BY (ds)"
         )
-        self.sql(f"INSERT INTO {{manifest}} SELECT {', '.join(names)}, ds FROM rows")
-        return self.flag("manifest")
+        self.sql(f"INSERT INTO {{{name}}} SELECT {', '.join(names)}, ds FROM rows")
+        return self.flag(name)
 
     def categories(self, ds: str = DS) -> pa.Table:
         """What readers see of a day, checked, by listing."""
