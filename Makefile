@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 DEMO_OUTPUT ?= demo-output
+LAKE_OUTPUT ?= lake-output
 # Processes that run the tests; each takes about 6 GB with all that it starts.
 TEST_WORKERS ?= 2
 # Patience for the large wheels (PyTorch, CUDA) on a slow line, in seconds.
@@ -38,7 +39,7 @@ option = case "$$$(2)" in \
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help setup demo airflow unit test test-lake soak bench lint audit format package lock clean
+.PHONY: help setup demo lake airflow unit test test-lake soak bench lint audit format package lock clean
 
 help: ## list the targets
 	@echo "Usage: make TARGET [VARIABLE=value]"
@@ -55,6 +56,10 @@ demo: setup ## categorize samples, or yours (PHOTOS=folder LISTINGS=csv TAXONOMY
 	$(call option,--output,DEMO_OUTPUT); \
 	exec $(BIN)/python -m demo "$$@"
 
+lake: setup .jars/.stamp .venv-lake/.stamp ## categorize samples from table to table, on an S3 server of its own
+	@$(CHECK) java
+	@exec $(BIN)/python -m demo.lake --output $(LAKE_OUTPUT)
+
 airflow: setup .venv-airflow/.stamp ## start Airflow with the DAGs and the demo's data (AIRFLOW_PORT=8080)
 	@$(CHECK) java
 	@exec $(BIN)/python -m scripts.airflow_standalone
@@ -67,7 +72,7 @@ test: setup .venv-airflow/.stamp ## run all tests, a quarter of an hour (TEST_WO
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) -m "not lake" $(PYTEST_ARGS)
 
 # Beside the lock's Spark, the oldest and the newest one that the project runs on.
-test-lake: setup .jars/.stamp .venv-spark-oldest/.stamp .venv-spark-newest/.stamp ## run the tests with tables, object stores, clusters and other Sparks
+test-lake: setup .jars/.stamp .venv-lake/.stamp .venv-spark-oldest/.stamp .venv-spark-newest/.stamp ## run the tests with tables, object stores, clusters and other Sparks
 	@$(CHECK) java
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) -m lake $(PYTEST_ARGS)
 	.venv-spark-oldest/bin/python -m pytest -n $(TEST_WORKERS) $(ANY_SPARK)
@@ -111,11 +116,12 @@ lock: .uv/.stamp ## pin the dependencies again (LOCK_ARGS="--upgrade-package ric
 	$(COMPILE) requirements/spark-oldest.in -o requirements/spark-oldest.txt $(LOCK_ARGS)
 	$(COMPILE) requirements/spark-newest.in -o requirements/spark-newest.txt $(LOCK_ARGS)
 	$(COMPILE) requirements/airflow.in -o requirements/airflow.txt $(LOCK_ARGS)
+	$(COMPILE) requirements/lake.in -o requirements/lake.txt $(LOCK_ARGS)
 	$(COMPILE) requirements/audit.in -o requirements/audit.txt $(LOCK_ARGS)
 	echo uv | $(COMPILE) - --no-annotate -o requirements/uv.txt $(LOCK_ARGS)
 
 clean: ## remove builds, caches, demo-output and airflow-home (keeps .venv, mlflow.db and mlruns)
-	rm -rf build dist seer_categories.egg-info demo-output airflow-home
+	rm -rf build dist seer_categories.egg-info demo-output lake-output airflow-home
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	rm -rf spark-warehouse metastore_db derby.log
 	find . \( -name .git -o -name '.venv*' -o -name .uv \) -prune -o \
@@ -154,6 +160,11 @@ clean: ## remove builds, caches, demo-output and airflow-home (keeps .venv, mlfl
 	@$(INSTALL) .venv-spark-$* requirements/spark-$*.txt
 	@packages='import sysconfig; print(sysconfig.get_path("purelib"))'; \
 	$(BIN)/python -c "$$packages" > "$$(.venv-spark-$*/bin/python -c "$$packages")/lock.pth"
+	@touch $@
+
+.venv-lake/.stamp: requirements/lake.txt | .uv/.stamp
+	@$(CHECK)
+	@$(INSTALL) .venv-lake requirements/lake.txt
 	@touch $@
 
 .venv-audit/.stamp: requirements/audit.txt | .uv/.stamp

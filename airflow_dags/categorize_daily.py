@@ -8,7 +8,10 @@ counts.
 is the parameter `ds` if given, else the `ds` in the event's extra (`{"ds": "2026-11-25"}`), else
 the run's date in UTC.
 
-**Rerunning a day is safe.** It replaces the day's rows in one atomic rename, and with an embedding
+**With a table as manifest** the run does not wait: post the event once the day is written. A run
+without it fails at once if the table has no row of the day.
+
+**Rerunning a day is safe.** It replaces the day's rows at once, and with an embedding
 store it takes a fraction of the first time. Past days, one after the other:
 `airflow backfill create --dag-id categorize_daily --from-date … --to-date … --max-active-runs 1`.
 
@@ -72,6 +75,9 @@ def wait_for_manifest() -> PokeReturnValue:
     events = [event for each in context["triggering_asset_events"].values() for event in each]
     named = {event.extra["ds"] for event in events if "ds" in event.extra}
     ds = choose_day(params["ds"], named, dag_run.logical_date or dag_run.run_after)
+    if params["manifest"].startswith("table:"):
+        log.info("%s is a table: its day is not waited for", params["manifest"])
+        return PokeReturnValue(True, ds)
     partition = ObjectStoragePath(params["manifest"]) / f"ds={ds}"
     complete = is_complete(partition)
     log.info("%s is %s", partition, "there" if complete else "not there yet")
@@ -102,6 +108,7 @@ with DAG(
                 **data,
                 "--model": param("model"),
                 "--embeddings": param("embeddings"),
+                "--scratch": param("scratch"),
                 "--tracking-uri": param("tracking_uri"),
             },
             execution_timeout=timedelta(hours=12),

@@ -34,7 +34,11 @@ with DAG(
     doc_md=__doc__,
     tags=["seer"],
 ) as dag:
-    shared = {"--embeddings": param("embeddings"), "--tracking-uri": param("tracking_uri")}
+    shared = {
+        "--embeddings": param("embeddings"),
+        "--scratch": param("scratch"),
+        "--tracking-uri": param("tracking_uri"),
+    }
     (
         SubmitJob(
             job="train_head",

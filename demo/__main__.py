@@ -80,7 +80,7 @@ def demo(settings: Demo) -> None:
     """Draw samples where needed, build manifests, train, promote, categorize, show."""
     output, today = settings.output, date.today().isoformat()
     rows = _check_inputs(settings)
-    _start_afresh(output)
+    start_afresh(output)
     own_labels = settings.listings is not None
     steps = Steps(_JOBS + (not own_labels), output / "demo.log")
     steps.console.print(
@@ -169,7 +169,7 @@ def _check_inputs(settings: Demo) -> list[Row]:
     return found.rows
 
 
-def _start_afresh(output: Path) -> None:
+def start_afresh(output: Path) -> None:
     """Remove what an earlier demo left, and nothing else."""
     marker = output / ".demo"
     if output.exists() and any(output.iterdir()):

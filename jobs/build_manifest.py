@@ -56,6 +56,7 @@ if __name__ == "__main__":
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jobs.command import job_run
 from jobs.command.report import write_report
 from jobs.command.session import local_uri, parquet_reader, start_session
 from jobs.stages.fingerprint import describe_rows
@@ -83,6 +84,8 @@ def build_manifest(settings: BuildManifest) -> None:
     rows, found, warnings = collect_photos(settings)
     for warning in warnings:
         log.warning("%s", warning)
+    job_run.reads(settings.images)
+    job_run.reads(settings.listings)
     runs.connect(settings.tracking_uri)
     ds = settings.ds.isoformat()
     with runs.tracked_run("build_manifest", settings.run_parameters()) as run_id:
@@ -96,6 +99,9 @@ def build_manifest(settings: BuildManifest) -> None:
                 data = _write(rows, settings, file, counts)
                 published = partition.publish()
         runs.log_data(data)
+        job_run.writes(
+            settings.output, ds=ds, rows=data["rows"], columns=MANIFEST, version=data["digest"]
+        )
         figures = {
             "manifest": str(settings.output),
             "ds": ds,

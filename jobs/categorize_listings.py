@@ -48,6 +48,7 @@ if __name__ == "__main__":
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F  # noqa: N812
 
+from jobs.command import job_run
 from jobs.command.folders import Folder
 from jobs.command.progress import show_progress
 from jobs.command.report import write_report
@@ -98,6 +99,8 @@ def categorize(settings: CategorizeListings) -> None:
         ):
             data = describe_data(photos, settings.manifest, ds)
             runs.log_data(data)
+            job_run.reads(settings.manifest, ds=ds, rows=data["rows"], version=data["digest"])
+            job_run.reads_model(settings.model, model.version)
             check_drivers(data, settings)
             if settings.model.startswith("models:/"):
                 runs.link_model(model.name, model.version)
@@ -114,6 +117,8 @@ def categorize(settings: CategorizeListings) -> None:
             counts = _check_counts(photos, staged) | _count_levels(staged, model.bundle.tree)
             seconds = perf_counter() - started
             published = partition.publish(_properties(model, run_id))
+            job_run.adds_to(settings.embeddings, rows=embedded.embedded)
+            job_run.writes(settings.output, ds=ds, rows=counts["listings"], columns=CATEGORIES)
         figures = {
             "ds": ds,
             "model": f"{model.name} version {model.version}",

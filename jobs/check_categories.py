@@ -34,6 +34,7 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F  # noqa: N812
 
+from jobs.command import job_run
 from jobs.command.progress import show_progress
 from jobs.command.report import write_report
 from jobs.command.session import start_session
@@ -47,6 +48,8 @@ from schemas.errors import DataContractError
 def check(settings: CheckCategories) -> None:
     """Read both partitions, compare, report."""
     ds = settings.ds.isoformat()
+    job_run.reads(settings.manifest, ds=ds)
+    job_run.reads(settings.output, ds=ds)
     started = perf_counter()
     spark = start_session("check_categories")
     photos = read_photos(spark, settings.manifest, ds).where(F.col("listing_id").isNotNull())

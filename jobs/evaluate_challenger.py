@@ -50,6 +50,7 @@ from pyspark.sql import functions as F  # noqa: N812
 from rich.console import Console
 from rich.table import Table
 
+from jobs.command import job_run
 from jobs.command.folders import Folder
 from jobs.command.progress import show_progress
 from jobs.command.report import write_report
@@ -90,15 +91,15 @@ def evaluate(settings: EvaluateChallenger) -> None:
     spark = start_session("evaluate_challenger")
     labelled = choose_labelled(read_photos(spark, settings.manifest, _partition(settings)))
     photos = labelled.in_splits(*settings.splits)
-    parameters = settings.model_dump(exclude={"tracking_uri", "report"})
     base = scratch_base(spark, settings.scratch, settings.embeddings)
     with (
-        runs.tracked_run("evaluate_challenger", parameters) as run_id,
+        runs.tracked_run("evaluate_challenger", settings.run_parameters()) as run_id,
         hold_store(settings.embeddings),
         scratch_space(base) as scratch,
     ):
         data = describe_data(photos, settings.manifest, _partition(settings))
         runs.log_data(data)
+        job_run.reads(settings.manifest, ds=data["ds"], rows=data["rows"], version=data["digest"])
         check_drivers(data, settings)
         _link_models(settings, challenger, champion)
         listings = _labelled_listings(photos, scratch / "listings")
@@ -157,7 +158,10 @@ def _link_models(
     settings: EvaluateChallenger, challenger: ResolvedBundle, champion: ResolvedBundle | None
 ) -> None:
     for model, uri in ((challenger, settings.challenger), (champion, settings.champion)):
-        if model is not None and uri is not None and uri.startswith("models:/"):
+        if model is None or uri is None:
+            continue
+        job_run.reads_model(uri, model.version)
+        if uri.startswith("models:/"):
             runs.link_model(model.name, model.version)
 
 

@@ -41,6 +41,7 @@ if __name__ == "__main__":
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812
 
+from jobs.command import job_run
 from jobs.command.report import write_report
 from jobs.command.session import start_session
 from jobs.stages.fingerprint import describe_data
@@ -82,6 +83,7 @@ def maintain(settings: MaintainEmbeddings) -> None:
             "seconds": round(perf_counter() - started, 1),
             "run_id": run_id,
         }
+        job_run.adds_to(store)
         runs.log_figures(figures)
         write_report(figures, settings.report)
 
@@ -91,7 +93,9 @@ def _keys_to_keep(spark: SparkSession, settings: MaintainEmbeddings) -> DataFram
     if settings.manifest is None or settings.keep_since is None:
         return None
     recent = _recent_photos(spark, settings.manifest, settings.keep_since)
-    runs.log_data(describe_data(recent, settings.manifest, None))
+    data = describe_data(recent, settings.manifest, None)
+    runs.log_data(data)
+    job_run.reads(settings.manifest, rows=data["rows"], version=data["digest"])
     return recent.select(F.col("photo_key").alias("image_key")).distinct()
 
 

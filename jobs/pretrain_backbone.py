@@ -26,6 +26,7 @@ share_cores()  # Before torch is imported.
 
 import torch
 
+from jobs.command import job_run
 from jobs.command.report import write_report
 from jobs.pretraining.distributed import train_together
 from jobs.pretraining.neighbour_sheet import draw_neighbours
@@ -48,8 +49,8 @@ def pretrain(settings: PretrainBackbone) -> None:
     tracking_uri = runs.connect(settings.tracking_uri)
     settings.output.mkdir(parents=True, exist_ok=True)
     device = _device(settings.device)
-    parameters = settings.model_dump(exclude={"tracking_uri", "report"})
-    with runs.tracked_run("pretrain_backbone", parameters) as run_id:
+    with runs.tracked_run("pretrain_backbone", settings.run_parameters()) as run_id:
+        job_run.reads(settings.manifest)
         started = perf_counter()
         training = Training(settings, device, run_id, _initial_weights(settings))
         if settings.num_processes == 1:
@@ -62,6 +63,7 @@ def pretrain(settings: PretrainBackbone) -> None:
         _draw_sheet(settings, backbone, device)
         _write_card(settings, backbone, last)
         version = _register(settings)
+        job_run.writes(f"models:/{settings.registered_name}", version=version)
         runs.log_figures({"seconds": seconds, "processes": settings.num_processes})
         figures = {
             "backbone": f"models:/{settings.registered_name}/{version}",

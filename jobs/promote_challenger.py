@@ -50,6 +50,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from jobs.command import job_run
 from jobs.command.report import write_report
 from schemas.errors import GateRefusal, SettingsError
 from seer_model.evaluation.gates import Gate, check_gates, licence_gate, read_gates
@@ -66,7 +67,6 @@ def promote(settings: PromoteChallenger) -> None:
     runs.connect(settings.tracking_uri)
     name = settings.model_name
     registry.aliased_version(name, CHAMPION)  # Fail early if there is no such model.
-    parameters = settings.model_dump(exclude={"tracking_uri", "report"})
     with promotion_lock(name):
         champion = registry.aliased_version(name, CHAMPION)
         target = _previous(name, champion) if settings.rollback else str(settings.version)
@@ -76,8 +76,9 @@ def promote(settings: PromoteChallenger) -> None:
                 "first version, evaluate this one against the champion"
             )
         tags = registry.version_tags(name, target)
-        with runs.tracked_run("promote_challenger", parameters) as run_id:
+        with runs.tracked_run("promote_challenger", settings.run_parameters()) as run_id:
             runs.add_to_name(f"{name} v{target}")
+            job_run.reads_model(f"models:/{name}", target)
             gates = [] if settings.rollback else _check(settings, tags, target, champion)
             failed = [gate for gate in gates if not gate.passed]
             record = {
@@ -100,6 +101,7 @@ def promote(settings: PromoteChallenger) -> None:
             runs.log_text(json.dumps(outcome, indent=1), "promotion.json")
             if not failed:
                 _make_champion(name, target, champion, record)
+                job_run.writes(f"models:/{name}@{CHAMPION}", version=target)
             _print_gates(gates)
             write_report(outcome, settings.report)
     if failed:

@@ -72,6 +72,7 @@ import torch
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F  # noqa: N812
 
+from jobs.command import job_run
 from jobs.command.folders import Folder
 from jobs.command.progress import show_progress, watch
 from jobs.command.report import write_report
@@ -124,6 +125,9 @@ def train(settings: TrainHead) -> None:
         local = Path(folder)
         data = describe_data(photos, settings.manifest, ds)
         runs.log_data(data)
+        job_run.reads(settings.manifest, ds=ds, rows=data["rows"], version=data["digest"])
+        job_run.reads(settings.taxonomy)
+        job_run.reads_model(settings.backbone, backbone.digest)
         check_drivers(data, settings)
         if settings.finetune:
             backbone = _finetune(backbone, photos, taxonomy, scratch, settings)
@@ -131,6 +135,7 @@ def train(settings: TrainHead) -> None:
         model = ship_model(spark, local / "model", backbone.digest)
         with open_store(settings.embeddings, backbone.digest, base) as store:
             embedded = _embed(photos, model, backbone.width, store, scratch, settings)
+        job_run.adds_to(settings.embeddings, rows=embedded.photos_embedded)
         train_photos, val_photos = embedded.train, embedded.val
         started = perf_counter()
         fitted = fit_bundle(
@@ -220,6 +225,7 @@ def _save(bundle: Bundle, local: Path, settings: TrainHead) -> dict[str, Any]:
             name, lambda: _keep(folder, f"{name}-{bundle.digest[:12]}")
         ):
             version = registration.register_bundle(folder, name)
+    job_run.writes(settings.output or f"models:/{name}", version=version or bundle.digest)
     return {
         "model": f"models:/{name}/{version}" if version else str(folder),
         "version": version,

@@ -27,6 +27,7 @@ class Jar(NamedTuple):
 
     @property
     def name(self) -> str:
+        """The name of its file."""
         return f"{self.artifact}-{self.version}.jar"
 
 
@@ -35,7 +36,8 @@ def read_list(path: Path) -> Iterator[Jar]:
     for line in path.read_text(encoding="utf-8").splitlines():
         if words := line.partition("#")[0].split():
             coordinates, sha256 = words
-            yield Jar(*coordinates.split(":"), sha256)
+            group, artifact, version = coordinates.split(":")
+            yield Jar(group, artifact, version, sha256)
 
 
 def fetch(jar: Jar, folder: Path) -> None:
@@ -53,7 +55,7 @@ def fetch(jar: Jar, folder: Path) -> None:
         command = [java, "-cp", os.pathsep.join(ivy), "org.apache.ivy.Main", "-cache", work]
         command += ["-notransitive", "-dependency", jar.group, jar.artifact, jar.version]
         command += ["-confs", "default", "-retrieve", f"{work}/got/[artifact].[ext]"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
         found = Path(work, "got", f"{jar.artifact}.jar")
         if done.returncode or not found.exists():
             sys.exit(f"{done.stdout}{done.stderr}fetch_jars: {jar.name} cannot be fetched")

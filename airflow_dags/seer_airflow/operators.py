@@ -35,7 +35,7 @@ class SubmitJob(SparkSubmitOperator):
 
     Args:
         job: Name of the job's module, and of the task.
-        flags: The job's flags, without `--report`; those that render to nothing are left out.
+        flags: The job's other flags; those that render to nothing are left out.
         skip_if_refused: Whether exit code 4 skips the task.
         kwargs: Passed on to `SparkSubmitOperator`.
     """
@@ -53,7 +53,8 @@ class SubmitJob(SparkSubmitOperator):
             py_files=settings.PY_FILES,
             **kwargs,
         )
-        self.flags = {**flags, "--report": settings.REPORTS + _REPORT}
+        metrics = f"{settings.METRICS}/seer_{job}.prom" if settings.METRICS else ""
+        self.flags = {**flags, "--report": settings.REPORTS + _REPORT, "--metrics-file": metrics}
         self.skip_if_refused = skip_if_refused
 
     def execute(self, context: Context) -> dict[str, Any]:  # type: ignore[override]

@@ -24,6 +24,8 @@ PY_FILES = _setting("PY_FILES", _CHECKOUT / "dist" / "seer-categories.zip")
 """The zip that `make package` builds, on Airflow's workers."""
 REPORTS = _setting("REPORTS", "/data/reports")
 """Folder for the jobs' reports, on Airflow's workers."""
+METRICS = _setting("METRICS", "")
+"""Folder of node_exporter's textfile collector, on Airflow's workers; empty for no metrics."""
 SPARK_CONNECTION = _setting("SPARK_CONNECTION", "spark_default")
 DAILY_CRON = _setting("DAILY_CRON", "0 2 * * *")
 WEEKLY_CRON = _setting("WEEKLY_CRON", "0 4 * * 0")
@@ -61,8 +63,14 @@ _SHARED = {
     "embeddings": _param(
         "embeddings",
         "/data/embeddings",
-        "Embedding store, so that no photo is embedded twice.",
+        "Embedding store, a folder or a table, so that no photo is embedded twice.",
         "none",
+    ),
+    "scratch": _param(
+        "scratch",
+        None,
+        "Folder for what is needed during a run, reached by all machines.",
+        "beside the output or the store, where that is a folder",
     ),
     "tracking_uri": _param(
         "tracking_uri", None, "MLflow.", "MLFLOW_TRACKING_URI where the driver runs"
@@ -77,9 +85,11 @@ DAILY_PARAMS = {
         description="Partition to categorize. Empty: the one that the manifest's event names, "
         "else the run's date (UTC).",
     ),
-    "manifest": _param("manifest", "/data/manifest", "Manifest, partitioned by ds."),
+    "manifest": _param(
+        "manifest", "/data/manifest", "Manifest, a folder or a table partitioned by ds."
+    ),
     "output": _param(
-        "output", "/data/categories", "Folder to publish categories in, partitioned by ds."
+        "output", "/data/categories", "Folder or table for the categories, partitioned by ds."
     ),
     "model": _param(
         "model", "models:/listing-categorizer@champion", "models:/…, runs:/… or a bundle's folder."
@@ -87,7 +97,9 @@ DAILY_PARAMS = {
     **_SHARED,
 }
 WEEKLY_PARAMS = {
-    "labelled": _param("labelled", "/data/labelled", "Manifest with labels and splits."),
+    "labelled": _param(
+        "labelled", "/data/labelled", "Manifest with labels and splits, a folder or a table."
+    ),
     "splits": _param("splits", "test", "Splits to evaluate on, separated by commas."),
     "taxonomy": _param("taxonomy", "/data/taxonomy.csv", "Taxonomy of the labels."),
     "backbone": _param("backbone", None, "Backbone to train on.", "the default of train_head"),

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from jobs.command import job_run
 from seer_model.tracking import runs
 
 __all__ = ["write_report"]
@@ -20,11 +21,15 @@ def write_report(figures: Mapping[str, Any], path: Path | None) -> None:
     """Print figures as a table, and write them as JSON if a path is given.
 
     They are also logged as `report.json` to the current MLflow run. If logging to that run failed,
-    the figure `tracking_lost` names what was lost first, and why.
+    the figure `tracking_lost` names what was lost first, and why; `lineage_lost` says what the
+    OpenLineage backend was not told.
     """
     runs.log_text(json.dumps(figures, indent=2) + "\n", "report.json")
     if failure := runs.logging_failure():
         figures = {**figures, "tracking_lost": failure}
+    if lost := job_run.events_lost():
+        figures = {**figures, "lineage_lost": "; ".join(lost)}
+    job_run.reports(figures)
     table = Table(show_header=False, box=None)
     for name, value in figures.items():
         if isinstance(value, list) and value and isinstance(value[0], dict):

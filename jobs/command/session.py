@@ -78,9 +78,7 @@ def start_session(name: str) -> SparkSession:
         SparkContext._ensure_initialized()
     submitted = SparkConf(loadDefaults=by_submit)
     if submitted.contains("spark.remote"):
-        raise SettingsError(
-            "spark-submit --remote needs --conf spark.api.mode=connect, too"
-        )
+        raise SettingsError("spark-submit --remote needs --conf spark.api.mode=connect, too")
     defaults = dict(_DEFAULTS)
     master = submitted.get("spark.master")
     if master is None:

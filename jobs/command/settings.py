@@ -9,10 +9,11 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
@@ -22,6 +23,7 @@ from pydantic_settings import (
     SettingsError,
 )
 
+from jobs.command.job_run import Ending, observe
 from jobs.command.spark_errors import explain_spark_failure
 from schemas.errors import SeerError, without_passwords
 
@@ -60,10 +62,25 @@ class JobSettings(BaseSettings):
         None, description="MLflow server or database; else MLFLOW_TRACKING_URI, else ./mlflow.db"
     )
     report: Path | None = Field(None, description="write counts, rates and versions here, as JSON")
+    metrics_file: Path | None = Field(
+        None, description="write them here (NAME.prom) for Prometheus, after a failure, too"
+    )
+
+    @field_validator("metrics_file")
+    @classmethod
+    def _is_collected(cls, path: Path | None) -> Path | None:
+        if path is not None and path.suffix != ".prom":
+            raise ValueError(f"{path}: node_exporter reads files named NAME.prom only")
+        return path
+
+    @classmethod
+    def job_name(cls) -> str:
+        """The job's name, that of its module: `categorize_listings`."""
+        return re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
 
     def run_parameters(self) -> dict[str, Any]:
-        """The parameters of the job's MLflow run."""
-        return self.model_dump(exclude={"tracking_uri", "report"})
+        """The parameters of the job's MLflow run: all flags but for whom to tell of it."""
+        return self.model_dump(exclude=set(JobSettings.model_fields))
 
 
 Settings = TypeVar("Settings", bound=JobSettings)
@@ -101,7 +118,14 @@ def run_job(
     for ours in (work.__module__, "jobs", "seer_model"):
         logging.getLogger(ours).setLevel(logging.INFO)
     arguments = list(sys.argv[1:] if argv is None else argv)
-    return _run(settings, work, _program_name(work.__module__), arguments)
+    observed = partial(_observe, work)
+    return _run(settings, observed, _program_name(work.__module__), arguments)
+
+
+def _observe(work: Callable[[Settings], None], settings: Settings) -> None:
+    ds = getattr(settings, "ds", None)
+    with observe(settings.job_name(), ds, settings.metrics_file, _explain):
+        work(settings)
 
 
 def _run(
@@ -114,27 +138,33 @@ def _run(
         source = CliSettingsSource[Any](settings, cli_prog_name=program)
         with _sigterm_as_interrupt():
             work(CliApp.run(settings, cli_args=arguments, cli_settings_source=source))
-    except ValidationError as error:
-        code, message = 2, "; ".join(_describe(e) for e in error.errors())
-    except SettingsError as error:
-        code, message = 2, str(error)
-    except SeerError as error:
-        code, message = error.exit_code, str(error)
-    except KeyboardInterrupt:
-        code, message = 130, "interrupted"
     except SystemExit as stop:
         # argparse has already printed the help, or the flag it does not know.
         return int(stop.code or 0)
-    except Exception as error:
-        if not (known := explain_spark_failure(error)):
-            sys.stderr.write(without_passwords(traceback.format_exc()))
-            return 1
-        code, message = known
-    else:
-        return 0
-    line = without_passwords(" ".join(message.split()))
-    print(f"{program}: error: {line}", file=sys.stderr)  # noqa: T201
-    return code
+    except (Exception, KeyboardInterrupt) as error:
+        ending = _explain(error)
+        said = ending.trace or f"{program}: error: {ending.message}\n"
+        sys.stderr.write(said)
+        return ending.exit_code
+    return 0
+
+
+def _explain(error: BaseException) -> Ending:
+    match error:
+        case ValidationError():
+            code, message = 2, "; ".join(_describe(e) for e in error.errors())
+        case SettingsError():
+            code, message = 2, str(error)
+        case SeerError():
+            code, message = error.exit_code, str(error)
+        case KeyboardInterrupt():
+            code, message = 130, "interrupted"
+        case Exception() if known := explain_spark_failure(error):
+            code, message = known
+        case _:
+            trace = without_passwords("".join(traceback.format_exception(error)))
+            return Ending(1, trace.strip().splitlines()[-1], trace)
+    return Ending(code, without_passwords(" ".join(message.split())))
 
 
 def _program_name(module: str) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from pydantic import Field, field_validator
 
 from jobs.command.photo_settings import PhotoSettings
+from jobs.command.settings import JobSettings
 from seer_model.backbones.constants import STAGES
 from seer_model.training.pretraining.recipe import Recipe, RecipeFlags
 
@@ -49,6 +50,13 @@ class PretrainBackbone(RecipeFlags, _RunSettings):
         4000, ge=1, description="labelled photos to probe with, and a quarter as many to ask of"
     )
 
+    @field_validator("manifest")
+    @classmethod
+    def _is_a_path(cls, manifest: str) -> str:
+        if manifest.startswith("table:"):
+            raise ValueError(f"{manifest}: photos are read without Spark; name a folder of Parquet")
+        return manifest
+
     @field_validator("probe_splits")
     @classmethod
     def _is_none_or_a_pair(cls, splits: list[str]) -> list[str]:
@@ -65,7 +73,7 @@ class PretrainBackbone(RecipeFlags, _RunSettings):
         words = ["python", "-m", "jobs.pretrain_backbone"]
         for name in type(self).model_fields:
             value = getattr(self, name)
-            if name not in self.model_fields_set or name in ("tracking_uri", "report"):
+            if name not in self.model_fields_set or name in JobSettings.model_fields:
                 continue
             flag = name.replace("_", "-")
             if isinstance(value, bool):

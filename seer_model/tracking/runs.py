@@ -42,6 +42,7 @@ __all__ = [
     "logging_failure",
     "one_line",
     "tracked_run",
+    "tracking_address",
 ]
 
 log = logging.getLogger(__name__)
@@ -106,6 +107,13 @@ def connect(tracking_uri: str | None) -> str:
             f"no MLflow at {without_passwords(tracking_uri)}: {one_line(error)}"
         ) from error
     return tracking_uri
+
+
+def tracking_address() -> str:
+    """Return the server or database connected to, without passwords, a SQLite file by its path."""
+    tracking_uri = mlflow.get_tracking_uri()
+    file = sqlite_file(tracking_uri)
+    return without_passwords(tracking_uri) if file is None else f"sqlite:///{file.absolute()}"
 
 
 def _create_experiment(tracking_uri: str) -> None:

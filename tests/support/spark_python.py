@@ -16,7 +16,7 @@ _SPARK = ".".join(pyspark.__version__.split(".")[:2])
 _FOR_THIS_SPARK = any(f"_{_SPARK}_" in jar.name for jar in JARS)
 TABLE_FORMATS = (
     {
-        "spark.jars": ",".join(str(jar) for jar in JARS if "aws" not in jar.name),
+        "spark.jars": ",".join(map(str, JARS)),
         "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
         "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
         # A table here has a handful of rows, and a task takes longer than it.

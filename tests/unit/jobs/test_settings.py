@@ -33,8 +33,8 @@ REQUIRED = ["--flour-sort", "rye"]
 
 @pytest.fixture(autouse=True)
 def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("FLOUR_SORT", "DS", "LAYERS", "EGG", "WITH_ICING", "RECIPE", "REPORT"):
-        monkeypatch.delenv(f"SEER_{name}", raising=False)
+    for name in Bake.model_fields:
+        monkeypatch.delenv(f"SEER_{name.upper()}", raising=False)
 
 
 def parsed(argv: Sequence[str] | None) -> Bake:
@@ -80,7 +80,10 @@ def test_flags() -> None:
         "recipe": Path("a/b.txt"),
         "report": Path("out.json"),
         "tracking_uri": "sqlite:///x.db",
+        "metrics_file": None,
     }
+    # Whom to tell of a run says nothing of the run.
+    assert settings.run_parameters().keys() == Bake.model_fields.keys() - JobSettings.model_fields
 
 
 def test_defaults() -> None:
