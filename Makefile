@@ -85,13 +85,14 @@ format: setup ## format the code and fix what can be fixed
 	$(BIN)/ruff check --fix
 
 # Older build folders go first: setuptools would pack modules left in them.
-package: setup ## build the wheel and the zip for spark-submit --py-files into dist/
+package: setup ## build what a cluster needs into dist/: the code, and a Python that runs it
 	rm -rf build seer_categories.egg-info dist/seer_categories-*.whl
 	SOURCE_DATE_EPOCH=315532800 $(UV) build --quiet --wheel --no-build-isolation \
 		--python $(BIN)/python --out-dir dist
 	rm -rf build seer_categories.egg-info
 	$(BIN)/python scripts/package_zip.py --output dist/seer-categories.zip
-	@ls -l dist/*.whl dist/*.zip
+	$(BIN)/python scripts/package_environment.py --output dist/seer-environment.tar.gz
+	@ls -l dist
 
 # The pins in the files are kept where they still fit; LOCK_ARGS=--upgrade lifts them.
 lock: .uv/.stamp ## pin the dependencies again (LOCK_ARGS="--upgrade-package rich")

@@ -11,7 +11,9 @@ DAEMON = "tests.support.warm_daemon"
 JARS = sorted((ROOT / ".jars").glob("*.jar"))
 """The connectors of Iceberg and Delta, which `make test` fetches."""
 TABLE_FORMATS = {
-    "spark.jars": ",".join(str(jar) for jar in JARS if "aws" not in jar.name),
+    "spark.jars": ",".join(
+        str(jar) for jar in JARS if jar.name.startswith(("delta", "iceberg-spark"))
+    ),
     "spark.sql.extensions": "io.delta.sql.DeltaSparkSessionExtension",
     "spark.sql.catalog.spark_catalog": "org.apache.spark.sql.delta.catalog.DeltaCatalog",
     # A table here has a handful of rows, and a task takes longer than it.
