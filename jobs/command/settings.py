@@ -59,7 +59,9 @@ class JobSettings(BaseSettings):
     tracking_uri: str | None = Field(
         None, description="MLflow server or database; else MLFLOW_TRACKING_URI, else ./mlflow.db"
     )
-    report: Path | None = Field(None, description="write counts, rates and versions here, as JSON")
+    report: str | None = Field(
+        None, description="write counts, rates and versions to this path or address, as JSON"
+    )
 
     def run_parameters(self) -> dict[str, Any]:
         """The parameters of the job's MLflow run."""
