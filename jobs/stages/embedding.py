@@ -19,6 +19,7 @@ from jobs.command.progress import show_count, show_progress
 from jobs.command.session import local_uri, parquet_reader
 from jobs.stages.embedding_store import EmbeddingStore, hold_store
 from jobs.stages.photo_count import PhotoCount
+from jobs.stages.task_resources import embedding_resources
 from jobs.stages.worker import is_retry, load_embedder, task_device
 from schemas.rejects import RejectReason
 from seer_model.backbones.embedder import EmbeddedPhoto
@@ -127,7 +128,11 @@ def _embed(photos: DataFrame, count: int, model: str, work: Path, limits: PhotoL
         (
             photos.select(*_INPUT.names, *_SOURCE)
             .repartition(tasks)
-            .mapInArrow(_task(model, limits, done), from_arrow_schema(_OUTPUT))
+            .mapInArrow(
+                _task(model, limits, done),
+                from_arrow_schema(_OUTPUT),
+                profile=embedding_resources(spark),
+            )
             .write.parquet(folder)
         )
     return parquet_reader(spark).parquet(folder)
