@@ -5,7 +5,7 @@
 It is the environment that runs this script, so that what was tested is what is sent, without what
 the machines of a cluster need not be sent: Spark, which they have, the packages for development,
 tests, C headers, and CUDA. PyTorch's wheel for Linux is made for CUDA: its libraries name NVIDIA's,
-which are ten times as large as all else. Each of those is replaced by one with the same functions
+which are larger than all else together. Each of those is replaced by one with the same functions
 and nothing in them, and PyTorch's own kernels for GPUs by zeros.
 
 Needs Linux, a C compiler (``cc``), and its ``nm`` and ``readelf``.
@@ -41,6 +41,7 @@ _STDLIB_LEFT_OUT = (
 )
 # What a GPU's absence is asked of. They are small, and are called on any machine.
 _KEPT = re.compile(r"lib(cudart|cudnn|cufile|cupti)\.so.*")
+# On a machine with a GPU torch would call what is empty here.
 _NO_GPU = "import os; os.environ['CUDA_VISIBLE_DEVICES'] = ''\n"
 _CHECK = "import mlflow, openvino, pandas, torch, torchvision; assert not torch.cuda.is_available()"
 

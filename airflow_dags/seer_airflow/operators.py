@@ -6,7 +6,7 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any, NoReturn
@@ -20,11 +20,9 @@ from seer_airflow import settings
 
 log = logging.getLogger(__name__)
 
-# In cluster mode the exit code of spark-submit is 0 or 1, and that of the job in what it prints: on
-# YARN as the application's diagnostics, on Kubernetes as what Airflow found about the driver's pod.
-_OF_DRIVER = re.compile(
-    r"(?:User application exited with status|Kubernetes spark exit code is:) (\d+)"
-)
+# In cluster mode the exit code of spark-submit is 0 or 1; that of the job is in what it prints.
+_ON_YARN = re.compile(r"User application exited with status (\d+)")
+_ON_KUBERNETES = re.compile(r"Kubernetes spark exit code is: (\d+)")
 _OF_SUBMIT = re.compile(r"Error code is: (\d+)")
 _WRONG_SETTINGS, _BAD_DATA, _REFUSED = 2, 3, 4
 _REPORT = "/{{ dag.dag_id }}/{{ run_id }}/{{ ti.task_id }}.{{ ti.try_number }}.json"
@@ -70,6 +68,7 @@ class SubmitJob(SparkSubmitOperator):
         )
         self.flags = {**flags, "--report": settings.REPORTS + _REPORT}
         self.skip_if_refused = skip_if_refused
+        self._driver_code: int | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:  # type: ignore[override]
         """Submit, wait, and read the report."""
@@ -114,13 +113,23 @@ class SubmitJob(SparkSubmitOperator):
         # Airflow watches the task's stdin to see whether it lives: the child must not inherit it.
         apart = partial(hook.submit, start_new_session=True, stdin=subprocess.DEVNULL)
         hook.submit = apart  # type: ignore[method-assign]
+        read = hook._process_spark_submit_log
+        hook._process_spark_submit_log = lambda itr: read(self._watched(itr))  # type: ignore[method-assign]
         return hook
 
+    def _watched(self, lines: Iterable[str]) -> Iterator[str]:
+        """Note the exit code that YARN tells of the driver: the error has the stack trace alone."""
+        for line in lines:
+            if found := _ON_YARN.search(line):
+                self._driver_code = int(found[1])
+            yield line
+
     def _conclude(self, error: AirflowException, context: Context) -> NoReturn:
-        found = _OF_DRIVER.search(str(error)) or _OF_SUBMIT.search(str(error))
-        code = int(found[1]) if found else None
+        found = _ON_KUBERNETES.search(str(error)) or _OF_SUBMIT.search(str(error))
+        code = self._driver_code or (int(found[1]) if found else None)
         said = [line for line in str(error).splitlines() if ": error: " in line]
-        message = f"exit code {code}: {said[-1] if said else 'see the lines above'}"
+        reason = said[-1] if said else "see the driver's log"
+        message = f"exit code {code}: {reason}"
         if code == _REFUSED and self.skip_if_refused:
             gates = [gate for gate in self._read_report().get("gates", []) if not gate["passed"]]
             reasons = "; ".join(
