@@ -104,13 +104,14 @@ format: setup ## format the code and fix what can be fixed
 	$(BIN)/ruff check --fix
 
 # Older build folders go first: setuptools would pack modules left in them.
-package: setup ## build the wheel and the zip for spark-submit --py-files into dist/
+package: setup ## build what a cluster needs into dist/: the code, and a Python that runs it
 	rm -rf build seer_categories.egg-info dist/seer_categories-*.whl
 	SOURCE_DATE_EPOCH=315532800 $(UV) build --quiet --wheel --no-build-isolation \
 		--python $(BIN)/python --out-dir dist
 	rm -rf build seer_categories.egg-info
 	$(BIN)/python scripts/package_zip.py --output dist/seer-categories.zip
-	@ls -l dist/*.whl dist/*.zip
+	$(BIN)/python scripts/package_environment.py --output dist/seer-environment.tar.gz
+	@ls -l dist
 
 # The pins in the files are kept where they still fit; LOCK_ARGS=--upgrade lifts them.
 lock: .uv/.stamp ## pin the dependencies again (LOCK_ARGS="--upgrade-package rich")
@@ -145,10 +146,11 @@ clean: ## remove builds, caches, demo-output and airflow-home (keeps .venv, mlfl
 	@touch $@
 
 # Java libraries, such as the table formats' connectors for Spark.
-.jars/.stamp: requirements/jars.txt scripts/fetch_jars.py .venv/.stamp
+.jars/.stamp: requirements/jars.txt requirements/hadoop-jars.txt scripts/fetch_jars.py .venv/.stamp
 	@$(CHECK) java
 	@echo "Fetching Java libraries into .jars"
 	@$(BIN)/python scripts/fetch_jars.py requirements/jars.txt .jars
+	@$(BIN)/python scripts/fetch_jars.py requirements/hadoop-jars.txt .jars/hadoop
 	@touch $@
 
 # Airflow's Spark provider brings a pyspark of its own, which would overwrite the one in .venv.

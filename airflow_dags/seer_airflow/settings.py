@@ -4,6 +4,7 @@ Every name below is an environment variable with the prefix SEER_AIRFLOW_. (The 
 variables with the prefix SEER_, but none of these.)
 """
 
+import json
 import os
 from datetime import timedelta
 from pathlib import Path
@@ -22,8 +23,12 @@ JOBS = _setting("JOBS", _CHECKOUT / "jobs")
 """Folder of the jobs' modules, on Airflow's workers."""
 PY_FILES = _setting("PY_FILES", _CHECKOUT / "dist" / "seer-categories.zip")
 """The zip that `make package` builds, on Airflow's workers."""
+ARCHIVES = _setting("ARCHIVES", "")
+"""For `--archives`: the environment that `make package` builds, such as `hdfs:///…#environment`."""
+SPARK_CONF: dict[str, str] = json.loads(_setting("SPARK_CONF", "{}"))
+"""Settings of Spark for all jobs, as JSON."""
 REPORTS = _setting("REPORTS", "/data/reports")
-"""Folder for the jobs' reports, on Airflow's workers."""
+"""Folder or address (`s3://…`) for reports, which drivers and Airflow's workers reach."""
 METRICS = _setting("METRICS", "")
 """Folder of node_exporter's textfile collector, on Airflow's workers; empty for no metrics."""
 SPARK_CONNECTION = _setting("SPARK_CONNECTION", "spark_default")

@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from fsspec.core import url_to_fs
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -17,8 +17,8 @@ __all__ = ["write_report"]
 _LONGEST_LIST = 10
 
 
-def write_report(figures: Mapping[str, Any], path: Path | None) -> None:
-    """Print figures as a table, and write them as JSON if a path is given.
+def write_report(figures: Mapping[str, Any], path: str | None) -> None:
+    """Print figures as a table, and write them as JSON if a path or an fsspec address is given.
 
     They are also logged as `report.json` to the current MLflow run. If logging to that run failed,
     the figure `tracking_lost` names what was lost first, and why; `lineage_lost` says what the
@@ -37,8 +37,9 @@ def write_report(figures: Mapping[str, Any], path: Path | None) -> None:
         table.add_row(name.replace("_", " "), Text(_shown(value)))
     Console().print(table)
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+        files, name = url_to_fs(path)
+        files.makedirs(files._parent(name), exist_ok=True)
+        files.write_text(name, json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 
 
 def _shown(value: object) -> str:

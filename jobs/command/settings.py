@@ -61,7 +61,9 @@ class JobSettings(BaseSettings):
     tracking_uri: str | None = Field(
         None, description="MLflow server or database; else MLFLOW_TRACKING_URI, else ./mlflow.db"
     )
-    report: Path | None = Field(None, description="write counts, rates and versions here, as JSON")
+    report: str | None = Field(
+        None, description="write counts, rates and versions to this path or address, as JSON"
+    )
     metrics_file: Path | None = Field(
         None, description="write them here (NAME.prom) for Prometheus, after a failure, too"
     )

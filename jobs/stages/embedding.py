@@ -16,6 +16,7 @@ from jobs.command.progress import show_progress
 from jobs.command.session import default_parallelism, parquet_reader
 from jobs.stages.photo_count import PhotoCount, show_photos
 from jobs.stages.store.base import EmbeddingStore
+from jobs.stages.task_resources import embedding_resources
 from jobs.stages.worker import is_retry, load_embedder, task_device
 from schemas.rejects import RejectReason
 from seer_model.backbones.embedder import EmbeddedPhoto
@@ -137,7 +138,11 @@ def _embed(
         (
             photos.select(*_INPUT.names, *_SOURCE)
             .repartition(tasks)
-            .mapInArrow(_task(model, limits, done), from_arrow_schema(_OUTPUT))
+            .mapInArrow(
+                _task(model, limits, done),
+                from_arrow_schema(_OUTPUT),
+                profile=embedding_resources(spark),
+            )
             .write.option(*_COMMIT_BY_TASK)
             .mode("append")
             .parquet(folder.uri)
