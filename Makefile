@@ -71,8 +71,11 @@ test: setup .venv-airflow/.stamp ## run all tests, a quarter of an hour (TEST_WO
 	@$(CHECK) java
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) -m "not lake" $(PYTEST_ARGS)
 
+LAKE := setup .venv-airflow/.stamp .venv-lake/.stamp .jars/.stamp
+LAKE += .venv-spark-oldest/.stamp .venv-spark-newest/.stamp
+
 # Beside the lock's Spark, the oldest and the newest one that the project runs on.
-test-lake: setup .jars/.stamp .venv-lake/.stamp .venv-spark-oldest/.stamp .venv-spark-newest/.stamp ## run the tests with tables, object stores, clusters and other Sparks
+test-lake: $(LAKE) ## run the tests of tables, object stores, clusters and other Sparks
 	@$(CHECK) java
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) -m lake $(PYTEST_ARGS)
 	.venv-spark-oldest/bin/python -m pytest -n $(TEST_WORKERS) $(ANY_SPARK)

@@ -13,6 +13,11 @@ _NO_MODULE = re.compile(r"ModuleNotFoundError: No module named '([\w.]+)'")
 _OTHER_PYTHON = re.compile(r"\[PYTHON_VERSION_MISMATCH\] ([^\n,]*)")
 # Spark Connect: no server any more, or another one since.
 _LOST = re.compile(r"StatusCode\.UNAVAILABLE|RETRIES_EXCEEDED|INVALID_HANDLE\.SESSION_")
+# Clients of S3 and of Iceberg's catalogs.
+_STORE = re.compile(
+    r"\b(SdkClientException|S3Exception|AWS\w+Exception|RESTException|ServiceFailureException|"
+    r"CommitStateUnknownException|NoHttpResponseException|UnknownHostException|ConnectException)\b"
+)
 _CAUSE = re.compile(r"^Caused by: (?:[\w.$]*\.)?([\w$]+): (.*)$", re.MULTILINE)
 _GONE = "FileNotFoundException"
 
@@ -32,6 +37,11 @@ def explain_spark_failure(error: Exception) -> tuple[int, str] | None:
         if "FILE_NOT_EXIST" in found[1] or cause.startswith(_GONE):
             return 3, f"{file} is gone: it was replaced while this job read it; run again"
         return 3, f"{file} is damaged, or Spark cannot read it ({cause}); write it again"
+    if _STORE.search(message):
+        return 1, (
+            f"an object store or a catalog does not answer as it should ({root_cause(error)}); "
+            "run again: readers see a whole run, this one's or the one before"
+        )
     return _explain_workers(message) or _explain_connect(message)
 
 

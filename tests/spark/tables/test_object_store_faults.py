@@ -11,6 +11,7 @@ from pyspark.sql import SparkSession
 
 from scripts.object_store import ObjectStore
 from tests.spark.tables.conftest import use_store
+from tests.support.embedding_rows import error_line
 from tests.support.faulty_proxy import DROP, LOSE, OK, Fate, FaultyProxy
 from tests.support.manifest_rows import Categorize, DrawPhoto, Rows, WriteManifest, row
 
@@ -151,6 +152,7 @@ def test_a_store_that_is_gone_fails_the_run_and_leaves_what_was_published(
 
     proxy.fate = gone_once_staged
     run(code=1)
+    assert "object store or a catalog does not answer as it should (" in error_line(capsys)
     proxy.reset()
     assert runs_seen(spark, faulty) == {before["run_id"]: LISTINGS}
     after = run()
