@@ -1,4 +1,4 @@
-"""The Dockerfile, which no test builds: its sources are there, and what the docs submit is in it."""
+"""The Dockerfile, which no test builds: its sources are there, and so is what the docs submit."""
 
 import re
 
