@@ -11,6 +11,7 @@ named by its path.
 import hashlib
 import logging
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -58,7 +59,7 @@ import pyarrow.parquet as pq
 
 from jobs.command import job_run
 from jobs.command.report import write_report
-from jobs.command.session import local_uri, parquet_reader, start_session
+from jobs.command.session import parquet_reader, start_session
 from jobs.stages.fingerprint import describe_rows
 from jobs.stages.listing_table import Row, read_label_map, read_listings, settle_listings
 from jobs.stages.photo_folder import find_photos, printable
@@ -67,6 +68,7 @@ from jobs.stages.publish.opening import MANIFEST_TABLE, open_output
 from jobs.stages.scratch import scratch_base, scratch_space
 from schemas.errors import DataContractError, SettingsError
 from schemas.manifest import MANIFEST
+from seer_model.processes import scratch_folder
 from seer_model.tracking import runs
 
 log = logging.getLogger(__name__)
@@ -220,10 +222,11 @@ def _write_table(
     with (
         output.hold(settings.ds.isoformat(), run_id) as partition,
         scratch_space(scratch_base(spark, settings.scratch)) as scratch,
+        tempfile.TemporaryDirectory(prefix="manifest-", dir=scratch_folder()) as folder,
     ):
-        file = scratch.fetch() / "manifest.parquet"
+        file = Path(folder) / "manifest.parquet"
         data = _write(rows, settings, file, counts)
-        partition.stage(parquet_reader(spark).parquet(local_uri(file)), scratch)
+        partition.stage(parquet_reader(spark).parquet(scratch.take(file).uri), scratch)
         return data, partition.publish({"seer.run-id": run_id})
 
 

@@ -14,11 +14,11 @@ from tests.support.spark_java import variables
 from tests.support.spark_python import CONVERSIONS, TABLE_FORMATS, submit_args
 
 LONGEST_FIRST = (
-    *("tests/dags/", "tests/spark/faults/", "tests/e2e/", "tests/spark/"),
+    *("tests/dags/", "tests/lake/cluster/", "tests/spark/faults/", "tests/e2e/", "tests/spark/"),
     *("tests/unit/training/", "tests/unit/backbones/", "tests/unit/tracking/"),
 )
 """A long file that begins last would keep one worker busy while the others are done."""
-ON_ONE_WORKER = ("tests/dags/",)
+ON_ONE_WORKER = ("tests/dags/", "tests/lake/cluster/")
 """Folders whose files share what is started once a session."""
 UNIT = "tests/unit"
 """What runs without Spark."""

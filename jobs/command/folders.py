@@ -56,6 +56,10 @@ class Folder(ABC):
     def fetch(self) -> Path:
         """Its files on this machine: itself, or a copy that goes with this process."""
 
+    @abstractmethod
+    def take(self, file: Path) -> "Folder":
+        """Move a file of this machine into it; returns what Spark reads there."""
+
 
 class LocalFolder(Folder):
     """A folder on a local or mounted file system."""
@@ -98,6 +102,11 @@ class LocalFolder(Folder):
         """Itself."""
         assert self.path is not None  # noqa: S101
         return self.path
+
+    def take(self, file: Path) -> "LocalFolder":
+        """Move a file of this machine into it."""
+        assert self.path is not None  # noqa: S101
+        return LocalFolder(Path(shutil.move(file, self.path / file.name)))
 
     def _files(self) -> list[Path]:
         assert self.path is not None  # noqa: S101
@@ -162,6 +171,13 @@ class HadoopFolder(Folder):
         target = self._spark._jvm.org.apache.hadoop.fs.Path(local_uri(copy))
         self._files.copyToLocalFile(False, self._at, target, True)
         return copy
+
+    def take(self, file: Path) -> "HadoopFolder":
+        """Move a file of this machine into it."""
+        assert self._spark._jvm is not None  # noqa: S101
+        source = self._spark._jvm.org.apache.hadoop.fs.Path(local_uri(file))
+        self._files.copyFromLocalFile(True, True, source, (self / file.name)._at)
+        return self / file.name
 
     def _list(self) -> list[Any]:
         return list(self._files.listStatus(self._at)) if self._files.exists(self._at) else []

@@ -56,6 +56,7 @@ def test_a_model_is_trained_and_evaluated_from_tables(
         listings=photos / "listings.csv",
         ds=DS,
         output=tables["manifest"],
+        scratch=store.scratch,
     )
     assert built["published"].startswith(f"{tables['manifest']} version ")
     assert built["photos"] == s3_lake.sql("SELECT count(*) FROM {manifest}")[0][0]
