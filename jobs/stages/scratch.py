@@ -6,6 +6,7 @@ If a run is killed, the next one with the same folder removes what it left, as s
 that the run has ended: its process is gone from this machine, or nothing was written for days.
 """
 
+import errno
 import time
 import uuid
 from collections.abc import Iterator
@@ -60,8 +61,8 @@ def scratch_space(base: Folder) -> Iterator[Folder]:
         if left.name.startswith(_PREFIX) and has_been_left(left):
             left.remove()
     folder = base / f"{_PREFIX}{uuid.uuid4().hex}"
-    mark_as_mine(folder)
     try:
+        mark_as_mine(folder)
         yield folder
     finally:
         folder.remove()
@@ -72,6 +73,8 @@ def mark_as_mine(folder: Folder) -> None:
     try:
         folder.write_text(_MARK, process_mark() or "")
     except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise
         raise SettingsError(f"{folder.uri}: {error.strerror}") from error
 
 

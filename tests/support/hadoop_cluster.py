@@ -30,16 +30,22 @@ class HadoopCluster:
 
     Attributes:
         conf: A folder for HADOOP_CONF_DIR, in which the cluster's HDFS is the default.
+        hdfs: The address of its HDFS.
     """
 
     def __init__(self, conf: Path, hadoop: JavaPackage, settings: JavaObject) -> None:
         self.conf = conf
         self._hadoop = hadoop
         self._files = hadoop.fs.FileSystem.get(settings)
+        self.hdfs = self._files.getUri().toString()
 
     def upload(self, source: Path, target: str) -> None:
         """Copy a file or a folder to HDFS."""
         self._files.copyFromLocalFile(self._path(source), self._path(target))
+
+    def list(self, folder: str) -> list[str]:
+        """The names of what is in a folder of HDFS."""
+        return [each.getPath().getName() for each in self._files.listStatus(self._path(folder))]
 
     def _path(self, path: Path | str) -> JavaObject:
         return self._hadoop.fs.Path(f"file://{path}" if isinstance(path, Path) else path)

@@ -1,4 +1,4 @@
-"""The main job on YARN in cluster mode, in the packed environment, its manifest on HDFS.
+"""The main job on YARN in cluster mode, in the packed environment, all its data on HDFS.
 
 HDFS and YARN are real, of one node; the job's driver and its executor run in containers.
 """
@@ -6,18 +6,20 @@ HDFS and YARN are real, of one node; the job's driver and its executor run in co
 import json
 import os
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
+from pyspark.sql import SparkSession
 
 from jobs.command.locks import take_lock
 from tests.support.airflow_instance import BIN as AIRFLOW
 from tests.support.hadoop_cluster import HadoopCluster, hadoop_cluster
 from tests.support.paths import ROOT
 from tests.support.spark_java import BIN
-from tests.support.standalone_cluster import JOB, Job, assert_published, clean_environment
+from tests.support.spark_python import JARS
+from tests.support.standalone_cluster import JOB, Job, clean_environment
 
 pytestmark = [pytest.mark.lake, pytest.mark.spark, pytest.mark.slow]
 
@@ -69,16 +71,25 @@ def submitted(job: Job, yarn: HadoopCluster) -> Mapping[str, str]:
     return arguments | {"--manifest": f"hdfs:///{folder.parent.name}"}
 
 
-def test_job_runs_in_containers(
-    yarn: HadoopCluster,
-    package: Path,
-    job: Job,
-    submitted: Mapping[str, str],
-    read_categories: Callable[[Path], pa.Table],
+def test_job_runs_in_containers_from_hdfs_to_tables_on_hdfs(
+    spark: SparkSession, yarn: HadoopCluster, package: Path, job: Job, submitted: Mapping[str, str]
 ) -> None:
+    (iceberg,) = (jar for jar in JARS if jar.name.startswith("iceberg-spark"))
+    catalog = {
+        "spark.sql.catalog.hdfs": "org.apache.iceberg.spark.SparkCatalog",
+        "spark.sql.catalog.hdfs.type": "hadoop",
+        "spark.sql.catalog.hdfs.warehouse": f"{yarn.hdfs}/lake",
+    }
+    submitted = {
+        **submitted,
+        "--output": "table:hdfs.shop.categories",
+        "--embeddings": "table:hdfs.shop.embeddings",
+        "--scratch": "hdfs:///scratch",
+    }
+    conf = CONF | catalog | {"spark.jars": f"local:{iceberg}"}
     command = [BIN / "spark-submit", "--master", "yarn", "--deploy-mode", "cluster"]
     command += ["--py-files", package, "--archives", ARCHIVE]
-    command += [part for pair in CONF.items() for part in ("--conf", "=".join(pair))]
+    command += [part for pair in conf.items() for part in ("--conf", "=".join(pair))]
     environment = clean_environment() | {"HADOOP_CONF_DIR": str(yarn.conf)}
     del environment["PYSPARK_PYTHON"]
     done = subprocess.run(
@@ -91,9 +102,14 @@ def test_job_runs_in_containers(
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert_published(job, read_categories)
     report = json.loads(Path(submitted["--report"]).read_text(encoding="utf-8"))
     assert report["photos_embedded"] == job.listings.total()
+    for name, value in catalog.items():
+        spark.conf.set(name, value)
+    found = spark.table("hdfs.shop.categories").select("listing_id").collect()
+    assert Counter(row["listing_id"] for row in found) == dict.fromkeys(job.listings, 1)
+    assert spark.table("hdfs.shop.embeddings").count() > 0
+    assert yarn.list("/scratch") == []
 
 
 def test_airflow_knows_the_exit_code_of_a_driver_in_a_container(

@@ -50,6 +50,7 @@ def test_for_the_categories(
             assert os.strerror(ENOSPC) in error_line(capsys)
             # The failed run leaves nothing.
             assert len(list((output / "_runs" / f"ds={DS}").iterdir())) == 1
+            assert not list(output.glob("_scratch-*"))
             ballast.unlink()
         after = categorize(manifest, output, *stored)
     assert after["photos_embedded"] == 0
