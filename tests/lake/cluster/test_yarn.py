@@ -109,7 +109,9 @@ def test_job_runs_in_containers_from_hdfs_to_tables_on_hdfs(
     found = spark.table("hdfs.shop.categories").select("listing_id").collect()
     assert Counter(row["listing_id"] for row in found) == dict.fromkeys(job.listings, 1)
     assert spark.table("hdfs.shop.embeddings").count() > 0
-    assert yarn.list("/scratch") == []
+    assert yarn.list("/scratch") == ["_pending"]
+    (pending,) = yarn.list("/scratch/_pending/hdfs.shop.embeddings")
+    assert yarn.list(f"/scratch/_pending/hdfs.shop.embeddings/{pending}") == []
 
 
 def test_airflow_knows_the_exit_code_of_a_driver_in_a_container(
