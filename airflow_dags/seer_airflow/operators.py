@@ -60,9 +60,9 @@ class SubmitJob(SparkSubmitOperator):
             conn_id=settings.SPARK_CONNECTION,
             py_files=settings.PY_FILES,
             archives=settings.ARCHIVES or None,
-            conf=settings.SPARK_CONF,
+            conf=dict(settings.SPARK_CONF),
             # Airflow would follow an earlier try's driver by its state alone, without an exit code.
-            # The lock of the partition makes a second one harmless.
+            # A second one is harmless: the partition is locked, or replaced whole.
             durable=False,
             **kwargs,
         )

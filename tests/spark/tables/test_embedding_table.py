@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F  # noqa: N812
 
 from jobs import maintain_embeddings
@@ -33,22 +34,19 @@ def open_store(lake: Lake, folder: Path, digest: str) -> TableStore:
     return TableStore(Table(lake.flag("embeddings")), digest, LocalFolder(folder))
 
 
-def add(lake: Lake, folder: Path, digest: str, keys: list[str]) -> None:
-    rows = [
-        (
-            key,
-            True,
-            True,
-            None if "bad" in key else vector(key),
-            "unreadable" if "bad" in key else None,
-        )
-        for key in keys
-    ]
+def photos(lake: Lake, keys: list[str]) -> DataFrame:
+    """What a run has embedded."""
+    found = {key: (None, "unreadable") if "bad" in key else (vector(key), None) for key in keys}
+    rows = [(key, True, True, *found[key]) for key in keys]
     columns = (
         "photo_key string, keyed_by_content boolean, storable boolean, vector binary, "
         "reject_reason string"
     )
-    open_store(lake, folder, digest).append(lake.spark.createDataFrame(rows, columns))
+    return lake.spark.createDataFrame(rows, columns)
+
+
+def add(lake: Lake, folder: Path, digest: str, keys: list[str]) -> None:
+    open_store(lake, folder, digest).append(photos(lake, keys))
 
 
 @pytest.fixture
@@ -77,6 +75,27 @@ def test_a_backbone_has_its_own_embeddings_and_files(lake: Lake, store: TableSto
     everything = lake.spark.table(lake.flag("embeddings").removeprefix("table:"))
     assert read < everything.select(F.input_file_name()).distinct().count()
     assert "backbone_digest" in plan.toString()
+
+
+@iceberg_alone
+def test_what_a_killed_run_has_embedded_is_added_once(
+    lake: Lake, store: TableStore, tmp_path: Path
+) -> None:
+    ended, at_work = open_store(lake, tmp_path, ONE), open_store(lake, tmp_path, ONE)
+    for each, keys in ((ended, ["k1", "k9"]), (at_work, ["k8"])):
+        folder = each.new_pending(LocalFolder(tmp_path / "scratch"))
+        photos(lake, keys).write.mode("append").parquet(folder.uri)
+    ended.close()
+    for recovered in (1, 0):
+        after = open_store(lake, tmp_path, ONE)
+        after.recover(lake.spark)
+        assert after.recovered == recovered
+    found = store.read(lake.spark)
+    assert found is not None
+    assert {row.photo_key for row in found.collect()} == {"k1", "k2", "k9", "bad 1"}
+    at_work.close()
+    after.recover(lake.spark)
+    assert after.recovered == 1
 
 
 def test_upkeep_drops_expires_and_merges(
