@@ -6,10 +6,12 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
+from py4j.protocol import Py4JJavaError
 from pyspark.sql import SparkSession
 from pyspark.sql.utils import is_remote
 
 from jobs.command.session import local_uri
+from jobs.command.spark_errors import root_cause
 from schemas.errors import SettingsError
 from seer_model.processes import scratch_folder
 
@@ -187,12 +189,17 @@ def open_folder(spark: SparkSession, place: str | Path) -> Folder:
     """The folder of a path or of a URI; a path without a scheme is local or mounted.
 
     Raises:
-        SettingsError: It is of a file system that a session of Spark Connect does not reach.
+        SettingsError: It is of a file system that Spark cannot reach, or not under Spark Connect.
     """
     if isinstance(place, str) and "://" in place and not place.startswith("file://"):
         if is_remote():
             raise SettingsError(
                 f"{place}: this job does not reach it under Spark Connect; name a mounted folder"
             )
-        return HadoopFolder(spark, place)
+        folder = HadoopFolder(spark, place)
+        try:
+            folder.children()
+        except Py4JJavaError as error:
+            raise SettingsError(f"{place}: Spark cannot open it: {root_cause(error)}") from error
+        return folder
     return LocalFolder(Path(str(place).removeprefix("file://")))

@@ -175,6 +175,14 @@ def test_what_is_no_table_to_publish_to(
 
 
 @iceberg_alone
+def test_scratch_space_that_spark_cannot_reach_is_2(
+    lake: Lake, run: Run, rows: Rows, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(lake.write_manifest(rows[:2]), "--scratch", "nowhere://host/scratch", code=2)
+    assert "nowhere://host/scratch: Spark cannot open it: " in error_line(capsys)
+
+
+@iceberg_alone
 @pytest.mark.parametrize(
     ("make", "complaint"),
     [
