@@ -78,7 +78,7 @@ def test_flags() -> None:
         "egg": ["one", "two"],
         "with_icing": True,
         "recipe": Path("a/b.txt"),
-        "report": Path("out.json"),
+        "report": "out.json",
         "tracking_uri": "sqlite:///x.db",
         "metrics_file": None,
     }
