@@ -38,7 +38,8 @@ class IcebergTable(LakeTable):
         """Merge small files; remove expired snapshots (after 5 days by default) and orphans."""
         merged = self._call("rewrite_data_files")
         expired = self._call("expire_snapshots")
-        orphans = self._call("remove_orphan_files")
+        # Else Hadoop would list the files, which knows no addresses s3://.
+        orphans = self._call("remove_orphan_files", ", prefix_listing => true")
         return {
             "files_merged": sum(row["rewritten_data_files_count"] for row in merged),
             "files_added": sum(row["added_data_files_count"] for row in merged),
@@ -46,8 +47,6 @@ class IcebergTable(LakeTable):
             "files_orphaned": len(orphans),
         }
 
-    def _call(self, procedure: str) -> list[Any]:
-        table = self.name.in_catalog
-        return self._sql(
-            f"CALL `{self.name.catalog}`.system.{procedure}(table => '{table}')"
-        ).collect()
+    def _call(self, procedure: str, options: str = "") -> list[Any]:
+        arguments = f"table => '{self.name.in_catalog}'{options}"
+        return self._sql(f"CALL `{self.name.catalog}`.system.{procedure}({arguments})").collect()

@@ -100,6 +100,7 @@ def test_the_history_names_the_runs_and_their_models(lake: Lake, run: Run, rows:
     assert report["published"] == f"{lake.flag('categories')} version {version}"
 
 
+@iceberg_alone
 def test_the_table_is_documented_and_partitioned(lake: Lake, run: Run, rows: Rows) -> None:
     run(lake.write_manifest(rows[:2]))
     described = lake.sql("DESCRIBE TABLE EXTENDED {categories}")

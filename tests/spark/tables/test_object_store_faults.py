@@ -48,6 +48,7 @@ def catalog_name(
     hadoop = spark.sparkContext._jsc.hadoopConfiguration()
     hadoop.set("fs.s3a.retry.interval", "50ms")
     hadoop.set("fs.s3a.attempts.maximum", "4")
+    hadoop.set("fs.s3a.retry.limit", "2")
     use_store(spark, behind, "faulty")
     return "faulty"
 
