@@ -67,7 +67,7 @@ airflow: setup .venv-airflow/.stamp ## start Airflow with the DAGs and the demo'
 unit: setup ## run the unit tests, two minutes (PYTEST_ARGS="-k calibration")
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) tests/unit $(PYTEST_ARGS)
 
-test: setup .venv-airflow/.stamp ## run all tests, a quarter of an hour (TEST_WORKERS=2)
+test: setup .venv-airflow/.stamp ## run the tests, a quarter of an hour (TEST_WORKERS=2)
 	@$(CHECK) java
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) -m "not lake" $(PYTEST_ARGS)
 
