@@ -96,7 +96,7 @@ lint: setup .venv-airflow/.stamp ## check style, types and layers
 	$(BIN)/mypy --python-executable .venv-airflow/bin/python airflow_dags
 	$(BIN)/lint-imports
 
-audit: setup .venv-airflow/.stamp .venv-audit/.stamp ## check the locks' packages: vulnerabilities, licences
+audit: setup .venv-airflow/.stamp .venv-lake/.stamp .venv-audit/.stamp ## check the locks' packages: vulnerabilities, licences
 	@$(BIN)/python scripts/audit.py
 
 format: setup ## format the code and fix what can be fixed

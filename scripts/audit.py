@@ -17,7 +17,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 BIN = ROOT / ".venv-audit" / "bin"
-ENVIRONMENTS = (".venv", ".venv-airflow")
+ENVIRONMENTS = (".venv", ".venv-airflow", ".venv-lake")
 
 PERMISSIVE = re.compile(
     r"MIT|BSD|Apache|ISC|PSF|Python Software Foundation|Unlicense|MPL|Mozilla|CC0|Zlib|HPND", re.I
@@ -37,7 +37,7 @@ BY_HAND = {
 
 
 def main() -> int:
-    """Check both environments; returns the exit code."""
+    """Check all environments; returns the exit code."""
     bad = 0
     for name in ENVIRONMENTS:
         environment = ROOT / name
