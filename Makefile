@@ -75,7 +75,7 @@ LAKE := setup .venv-airflow/.stamp .venv-lake/.stamp .jars/.stamp
 LAKE += .venv-spark-oldest/.stamp .venv-spark-newest/.stamp
 
 # Beside the lock's Spark, the oldest and the newest one that the project runs on.
-test-lake: $(LAKE) ## test tables, object stores, clusters and other Sparks, 25 minutes
+test-lake: $(LAKE) ## test tables, object stores, clusters and other Sparks, 20 minutes
 	@$(CHECK) java
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) -m lake $(PYTEST_ARGS)
 	.venv-spark-oldest/bin/python -m pytest -n $(TEST_WORKERS) $(ANY_SPARK)
