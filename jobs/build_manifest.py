@@ -99,7 +99,7 @@ def build_manifest(settings: BuildManifest) -> None:
                 partition.staged.mkdir()
                 file = partition.staged / f"part-{run_id}.parquet"
                 data = _write(rows, settings, file, counts)
-                published = partition.publish()
+                published = partition.publish({"seer.run-id": run_id})
         runs.log_data(data)
         job_run.writes(
             settings.output, ds=ds, rows=data["rows"], columns=MANIFEST, version=data["digest"]

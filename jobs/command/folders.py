@@ -66,13 +66,14 @@ class Folder(ABC):
 class LocalFolder(Folder):
     """A folder on a local or mounted file system."""
 
+    path: Path
+
     def __init__(self, path: Path) -> None:
         self.path = path
         self.uri = local_uri(path)
         self.name = path.name
 
     def __truediv__(self, name: str) -> "LocalFolder":
-        assert self.path is not None  # noqa: S101
         return LocalFolder(self.path / name)
 
     def children(self) -> list[Folder]:
@@ -81,13 +82,11 @@ class LocalFolder(Folder):
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file in it."""
-        assert self.path is not None  # noqa: S101
         self.path.mkdir(parents=True, exist_ok=True)
         (self.path / name).write_text(text, encoding="utf-8")
 
     def read_text(self, name: str) -> str:
         """Read a file in it."""
-        assert self.path is not None  # noqa: S101
         file = self.path / name
         return file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
 
@@ -97,21 +96,17 @@ class LocalFolder(Folder):
 
     def remove(self) -> None:
         """Remove it."""
-        assert self.path is not None  # noqa: S101
         shutil.rmtree(self.path, ignore_errors=True)
 
     def fetch(self) -> Path:
         """Itself."""
-        assert self.path is not None  # noqa: S101
         return self.path
 
     def take(self, file: Path) -> "LocalFolder":
         """Move a file of this machine into it."""
-        assert self.path is not None  # noqa: S101
         return LocalFolder(Path(shutil.move(file, self.path / file.name)))
 
     def _files(self) -> list[Path]:
-        assert self.path is not None  # noqa: S101
         return list(self.path.iterdir()) if self.path.is_dir() else []
 
 

@@ -53,7 +53,7 @@ class FolderPartition(Partition):
         rows.write.mode("overwrite").parquet(local_uri(self.staged))
         return parquet_reader(rows.sparkSession).parquet(local_uri(self.staged))
 
-    def publish(self, properties: Mapping[str, str] = {}) -> str:  # noqa: ARG002
+    def publish(self, properties: Mapping[str, str]) -> str:  # noqa: ARG002
         """Replace the published rows by the staged ones; the rows themselves name their run."""
         fresh = self.staged.with_name(f"{self.staged.name}.link")
         fresh.unlink(missing_ok=True)

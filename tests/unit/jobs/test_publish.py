@@ -37,7 +37,7 @@ def write(partition: FolderPartition, run_id: str) -> None:
 def publish(output: Path, run_id: str, ds: str = DS) -> None:
     with FolderOutput(output).hold(ds, run_id) as partition:
         write(partition, run_id)
-        partition.publish()
+        partition.publish({})
 
 
 def read_dataset(output: Path) -> list[str]:
@@ -74,7 +74,7 @@ def test_partitions_are_independent(tmp_path: Path) -> None:
     with FolderOutput(tmp_path).hold(DS, "two") as partition:
         publish(tmp_path, "three", "2026-11-24")
         write(partition, "two")
-        partition.publish()
+        partition.publish({})
     assert Counter(read_pandas(tmp_path)) == {"two": PARTS * ROWS, "three": PARTS * ROWS}
 
 

@@ -208,7 +208,10 @@ def test_lock_covers_every_dependency_of_the_project() -> None:
 
 # --- the Makefile --------------------------------------------------------------------------------
 
-TARGETS = ["setup", "demo", "airflow", "unit", "test", "lint", "format", "package", "lock"]
+TARGETS = [
+    *("setup", "demo", "lake", "airflow", "unit", "test", "test-lake", "lint", "format"),
+    *("package", "lock"),
+]
 
 
 def make(*arguments: str, **variables: str) -> str:
