@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from textwrap import dedent
 
 import mlflow
 import pyarrow as pa
@@ -24,6 +23,7 @@ from tests.support.standalone_cluster import (
     Job,
     assert_published,
     clean_environment,
+    gpu_resources,
     run_job,
     worker,
 )
@@ -88,16 +88,7 @@ def test_tasks_use_the_gpus_that_spark_gave_them_and_share_the_model(
     runtime: str,
     tmp_path: Path,
 ) -> None:
-    discovery = tmp_path / "discover.sh"
-    discovery.write_text('#!/bin/sh\necho \'{"name": "gpu", "addresses": ["0", "1"]}\'\n')
-    discovery.chmod(0o755)
-    resources = tmp_path / "worker.conf"
-    resources.write_text(
-        dedent(f"""\
-            spark.worker.resource.gpu.amount 2
-            spark.worker.resource.gpu.discoveryScript {discovery}
-            """)
-    )
+    resources = gpu_resources(tmp_path, 2)
     conf = {
         "spark.executor.cores": 2,
         "spark.executor.memory": "512m",

@@ -91,6 +91,20 @@ def worker(
         yield work
 
 
+def gpu_resources(folder: Path, count: int) -> Path:
+    """A worker's settings by which it believes in GPUs: with a script that discovers them."""
+    addresses = json.dumps([str(number) for number in range(count)])
+    discovery = folder / "discover.sh"
+    discovery.write_text(f'#!/bin/sh\necho \'{{"name": "gpu", "addresses": {addresses}}}\'\n')
+    discovery.chmod(0o755)
+    resources = folder / "worker.conf"
+    resources.write_text(
+        f"spark.worker.resource.gpu.amount {count}\n"
+        f"spark.worker.resource.gpu.discoveryScript {discovery}\n"
+    )
+    return resources
+
+
 # ---------------------------------------------------------------- a job for it
 
 

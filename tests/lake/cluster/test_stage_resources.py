@@ -3,14 +3,19 @@
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from textwrap import dedent
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from tests.spark.conftest import master
-from tests.support.standalone_cluster import Job, assert_published, run_job, worker
+from tests.support.standalone_cluster import (
+    Job,
+    assert_published,
+    gpu_resources,
+    run_job,
+    worker,
+)
 
 __all__ = ["master"]
 
@@ -29,16 +34,7 @@ def test_only_the_embedding_stage_holds_gpus(
     read_categories: Callable[[Path], pa.Table],
     tmp_path: Path,
 ) -> None:
-    discovery = tmp_path / "discover.sh"
-    discovery.write_text('#!/bin/sh\necho \'{"name": "gpu", "addresses": ["0"]}\'\n')
-    discovery.chmod(0o755)
-    resources = tmp_path / "worker.conf"
-    resources.write_text(
-        dedent(f"""\
-            spark.worker.resource.gpu.amount 1
-            spark.worker.resource.gpu.discoveryScript {discovery}
-            """)
-    )
+    resources = gpu_resources(tmp_path, 1)
     (tmp_path / "events").mkdir()
     conf = {
         "spark.executor.cores": 2,
