@@ -1,4 +1,4 @@
-"""A backbone: a RegNetY trunk, the preprocessing it expects and the licence of its weights.
+"""A backbone: a trunk, the preprocessing it expects and the licence of its weights.
 
 A backbone is stored as a folder of `backbone.json` and `weights.safetensors`.
 """
@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from schemas.errors import BundleError, SeerError
 from seer_model.backbones.constants import STAGES
 from seer_model.backbones.preprocessing import Preprocessing, PreprocessingRecord
-from seer_model.backbones.trunk import Trunk, blueprint
+from seer_model.backbones.trunk import blueprint, check_photo_size, make_trunk, width_of
 from seer_model.files import (
     Record,
     digest_file,
@@ -51,7 +51,7 @@ class Backbone:
 
     Attributes:
         architecture: timm's name, such as `regnety_004`.
-        feature_stages: How many of the last stages make up the features, see `Trunk`.
+        feature_stages: How many of the last stages make up the features, see `make_trunk`.
         width: Length of a feature vector.
         preprocessing: Size and normalisation of the input.
         licence: Licence of the weights, lower-case SPDX where there is one; see
@@ -78,7 +78,7 @@ class Backbone:
 
     def build(self) -> torch.nn.Module:
         """Make the trunk, in evaluation mode: (N, 3, H, W) float32 in, (N, width) out."""
-        module = Trunk(self.architecture, self.feature_stages)
+        module = make_trunk(self.architecture, self.feature_stages)
         module.load_state_dict(dict(self.weights), strict=True)
         return module.eval()
 
@@ -89,11 +89,11 @@ def random_backbone(
     """Make a backbone of seeded random weights, the baseline for every trained one.
 
     Raises:
-        SettingsError: timm has no RegNetY of that name.
+        SettingsError: timm has no such network, or it does not take photos of that size.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        module = Trunk(architecture)
+        module = make_trunk(architecture)
     return make_backbone(
         architecture,
         Preprocessing(image_size=image_size),
@@ -119,12 +119,13 @@ def make_backbone(
     are stored.
 
     Raises:
-        SettingsError: timm has no RegNetY of that name.
+        SettingsError: timm has no such network, or it does not take photos of that size.
         BundleError: The weights do not fit the architecture in name, shape or type.
         ValueError: `feature_stages` is not 1 to 4.
     """
     trunk = blueprint(architecture, feature_stages)
     _check_fit(weights, trunk.state_dict(), architecture)
+    check_photo_size(architecture, preprocessing.image_size)
     state = {k: w.float() if w.is_floating_point() else w for k, w in weights.items()}
     identity = {
         "architecture": architecture,
@@ -136,7 +137,7 @@ def make_backbone(
     return Backbone(
         architecture,
         feature_stages,
-        trunk.num_features,
+        width_of(trunk),
         preprocessing,
         licence,
         origin,
@@ -183,7 +184,10 @@ def save_backbone(backbone: Backbone, folder: Path, *, half: bool = False) -> No
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / "weights.safetensors"
     stored = {
-        name: (tensor.half() if half and tensor.ndim > 1 else tensor).contiguous()
+        # Copies: a network may have a tensor under two names, which the format refuses.
+        name: (tensor.half() if half and tensor.ndim > 1 else tensor).clone(
+            memory_format=torch.contiguous_format
+        )
         for name, tensor in backbone.weights.items()
     }
     save_file(stored, weights)

@@ -1,38 +1,53 @@
-"""Backbones that are not in a registry: timm's, published SEER checkpoints and the zoo.
+"""Backbones that are not in a registry: timm's, published SEER checkpoints, the zoo.
 
-| address         | weights                                                          |
-|-----------------|------------------------------------------------------------------|
-| `timm:NAME`     | seeded random weights for that architecture                      |
-| `timm:NAME.TAG` | timm's pretrained weights, downloaded, such as `regnety_320.seer` |
-| `vissl:FILE`    | a published SEER checkpoint, see `seer_model.backbones.vissl`    |
-| `zoo:NAME`      | shipped in the package, see `seer_model.backbones.zoo`           |
+| address                | weights                                                          |
+|------------------------|------------------------------------------------------------------|
+| `timm:NAME`            | seeded random weights for that architecture                      |
+| `timm:NAME.TAG`        | timm's pretrained weights, downloaded, as `regnety_320.seer`     |
+| `timm:NAME[.TAG]@FILE` | weights of that architecture, or a copy of timm's, in a file     |
+| `lite:0`               | EfficientNet-Lite, see `seer_model.backbones.lite`               |
+| `vissl:FILE`           | a published SEER checkpoint, see `seer_model.backbones.vissl`    |
+| `zoo:NAME`             | shipped in the package, see `seer_model.backbones.zoo`           |
+
+The licence of weights without a tag is given at the end: `timm:NAME@FILE?licence=apache-2.0`.
 """
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 
 from schemas.errors import SettingsError
 from seer_model.backbones.backbone import Backbone, make_backbone, random_backbone
-from seer_model.backbones.preprocessing import Preprocessing
-from seer_model.backbones.trunk import blueprint
+from seer_model.backbones.lite import load_lite
+from seer_model.backbones.torch_files import State, check_tensors, read_torch_file
+from seer_model.backbones.trunk import blueprint, published_preprocessing
 from seer_model.backbones.vissl import load_vissl
 from seer_model.backbones.zoo import load_zoo
+from seer_model.files import load_tensors
 
 __all__ = ["backbone_from_source", "timm_backbone"]
 
+_ADDRESS = re.compile(
+    r"(?P<name>(?P<architecture>[^.@?]*)(?P<tag>\.[^@?]*)?)"
+    r"(@(?P<file>.+?))?(\?licence=(?P<licence>[\w.+-]+))?",
+    re.DOTALL,
+)
+
 
 def backbone_from_source(uri: str) -> Backbone | None:
-    """Get the backbone of a `timm:`, `vissl:` or `zoo:` address; None for any other address.
+    """Get the backbone of a `timm:`, `lite:`, `vissl:` or `zoo:` address; None for any other.
 
     Raises:
-        SettingsError: The address names nothing, or a download failed.
-        BundleError: The file is damaged, unsafe or not a SEER checkpoint.
+        SettingsError: The address names nothing, a download failed, or a licence is missing.
+        BundleError: The file is damaged, unsafe, or does not fit the architecture.
     """
     sources: dict[str, Callable[[str], Backbone]] = {
         "timm": timm_backbone,
+        "lite": load_lite,
         "vissl": lambda rest: load_vissl(Path(rest)),
         "zoo": load_zoo,
     }
@@ -40,42 +55,89 @@ def backbone_from_source(uri: str) -> Backbone | None:
     return sources[scheme](rest) if colon and scheme in sources else None
 
 
-def timm_backbone(name: str) -> Backbone:
-    """Get a RegNetY from timm, with the preprocessing and licence of its published weights.
+def timm_backbone(address: str) -> Backbone:
+    """Get one of timm's networks, with the preprocessing and licence of its published weights.
+
+    Photos are decoded as for any backbone: the largest centred square, resized to the input size,
+    so a `crop_pct` of 1.
 
     Args:
-        name: `ARCHITECTURE.TAG`; without a tag the weights are random.
+        address: `ARCHITECTURE[.TAG][@FILE][?licence=SPDX]`; without tag and file the weights are
+            random. A file is safetensors, or what `torch.save` wrote of a state dict, by timm's
+            names, with or without the classifier.
 
     Raises:
-        SettingsError: timm knows no such weights, or the download failed.
+        SettingsError: timm knows no such weights, the download failed, or nothing tells the
+            licence.
+        BundleError: The file is damaged, unsafe, or does not fit the architecture.
     """
-    architecture, dot, _ = name.partition(".")
-    if not dot:
-        return random_backbone(name)
+    found = _ADDRESS.fullmatch(address)
+    if found is None:
+        raise SettingsError(f"timm:{address}: expected timm:NAME[.TAG][@FILE][?licence=SPDX]")
+    name, architecture, tag, file, licence = found.group(
+        "name", "architecture", "tag", "file", "licence"
+    )
     blueprint(architecture)  # Refuses an unknown name.
-    known = [n for n in timm.list_pretrained("regnety_*") if n.startswith(f"{architecture}.")]
-    if name not in known:
-        raise SettingsError(f"timm:{name}: unknown weights; known: {', '.join(known) or 'none'}")
-    module: Any
+    if tag is not None:
+        known = timm.list_pretrained(f"{architecture}.*")
+        if name not in known:
+            raise SettingsError(
+                f"timm:{name}: unknown weights; known: {', '.join(known) or 'none'}"
+            )
+    elif file is None:
+        if licence is not None:
+            raise SettingsError(f"timm:{address}: random weights have no licence to give")
+        return random_backbone(
+            architecture, image_size=published_preprocessing(architecture).image_size
+        )
+    published: Any = timm.get_pretrained_cfg(name)
+    licence = _licence(address, published.license if tag else None, licence)
+    weights = _download(name) if file is None else _read(Path(file))
+    return make_backbone(
+        architecture,
+        published_preprocessing(name),
+        licence=licence,
+        origin=f"timm {name}" if file is None else f"timm {name}, from {Path(file).name!r}",
+        weights=_without_classifier(weights, published.classifier or ()),
+    )
+
+
+def _licence(address: str, published: str | None, given: str | None) -> str:
+    """The licence of the published weights, or where timm tells none, the one that was given."""
+    if published in (None, "", "unknown"):
+        if given is None:
+            raise SettingsError(
+                f"timm:{address}: nothing tells the licence of these weights; add it, as in "
+                f"timm:{address}?licence=apache-2.0"
+            )
+        return given.lower()
+    if given not in (None, published):
+        raise SettingsError(f"timm:{address}: these weights are published as {published}")
+    return str(published).lower()
+
+
+def _download(name: str) -> State:
     try:
         # With its classifier, since timm then insists on every tensor.
-        module = timm.create_model(name, pretrained=True)
+        module: torch.nn.Module = timm.create_model(name, pretrained=True)
     except Exception as error:  # Several libraries download, each with its own errors.
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise SettingsError(
-            f"timm:{name}: cannot download its weights ({reason}); timm:{architecture} gives the "
-            "architecture with random weights"
+            f"timm:{name}: cannot download its weights ({reason}); timm:{name}@FILE takes a copy, "
+            f"timm:{name.partition('.')[0]} random weights"
         ) from error
-    module.reset_classifier(0)
-    published = module.pretrained_cfg
-    return make_backbone(
-        architecture,
-        Preprocessing(
-            image_size=int(published["input_size"][1]),
-            mean=tuple(published["mean"]),
-            std=tuple(published["std"]),
-        ),
-        licence=str(published.get("license") or "unknown").lower(),
-        origin=f"timm {name} ({published.get('origin_url') or published.get('hf_hub_id')})",
-        weights=module.state_dict(),
-    )
+    return dict(module.state_dict())
+
+
+def _read(path: Path) -> State:
+    if path.suffix == ".safetensors":
+        return load_tensors(path)
+    return check_tensors(read_torch_file(path), "the file", path)
+
+
+def _without_classifier(weights: State, names: str | Sequence[str]) -> State:
+    """Leave out the layers that classify; there may be two."""
+    layers = [names] if isinstance(names, str) else names
+    prefixes = tuple(f"{layer}." for layer in layers)
+    # Copies: tensors may be mapped from a file.
+    return {name: w.clone() for name, w in weights.items() if not name.startswith(prefixes)}

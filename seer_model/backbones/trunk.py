@@ -1,8 +1,10 @@
-"""RegNetY trunks, with features from one or more of their last stages.
+"""Trunks: timm's networks without their classifier, pixels in, pooled features out.
 
-Architectures are timm's (https://github.com/huggingface/pytorch-image-models, Apache-2.0).
+Architectures are timm's (https://github.com/huggingface/pytorch-image-models, Apache-2.0). Only a
+RegNetY, SEER's network, can give features of earlier stages too.
 """
 
+from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any
 
@@ -13,21 +15,70 @@ from torch.nn import functional
 
 from schemas.errors import SettingsError
 from seer_model.backbones.constants import STAGES
+from seer_model.backbones.preprocessing import Preprocessing
 from seer_model.files import short_repr
 
-__all__ = ["Trunk", "blueprint"]
+__all__ = [
+    "RegNetY",
+    "blueprint",
+    "check_photo_size",
+    "make_trunk",
+    "published_preprocessing",
+    "width_of",
+]
+
+_REGNETY = "regnety_"
+_MOST_NAMES = 8
 
 
-class Trunk(nn.Module):
-    """A RegNetY without its classifier, with random weights from torch's generator.
+def make_trunk(architecture: str, feature_stages: int = 1) -> nn.Module:
+    """Make a trunk with random weights from torch's generator.
 
-    (N, 3, H, W) in, (N, `num_features`) out. Weights have timm's names.
+    (N, 3, H, W) in, (N, `width_of(trunk)`) out. Weights have timm's names.
+
+    Args:
+        architecture: timm's name without a tag, such as `regnety_004` or `vit_small_patch16_224`.
+        feature_stages: How many of the last stages make up the features, see `RegNetY`; 1 for any
+            other network.
+
+    Raises:
+        SettingsError: timm has no network of that name, or it has no stages to choose from.
+        ValueError: `feature_stages` of a RegNetY is not 1 to 4.
+    """
+    _check_name(architecture)
+    if architecture.startswith(_REGNETY):
+        return RegNetY(architecture, feature_stages)
+    if feature_stages != 1:
+        raise SettingsError(
+            f"{architecture}: features of {feature_stages} stages, but only a RegNetY has others "
+            "than of 1"
+        )
+    network: nn.Module = timm.create_model(architecture, pretrained=False, num_classes=0)
+    return network
+
+
+def _check_name(architecture: str) -> None:
+    # Without a prefix: timm would follow `hf-hub:` or `local-dir:` to other code and weights.
+    if architecture.isidentifier() and timm.is_model(architecture):
+        return
+    close = ", ".join(get_close_matches(architecture, timm.list_models(), _MOST_NAMES))
+    raise SettingsError(
+        f"unknown architecture {short_repr(architecture)}; "
+        + (f"similar names: {close}" if close else "timm.list_models() has the names")
+    )
+
+
+class RegNetY(nn.Module):
+    """SEER's network, with features from one or more of its last stages.
 
     Args:
         architecture: timm's name, such as `regnety_004`.
         feature_stages: How many of the last stages make up the features: their globally averaged
             channels, the earliest stage first. timm and SEER use 1. Earlier stages add colour and
             texture, which a trunk pretrained on few photos loses on the way to its last stage.
+
+    Attributes:
+        num_features: Length of a feature vector.
 
     Raises:
         SettingsError: timm has no RegNetY of that name.
@@ -36,9 +87,9 @@ class Trunk(nn.Module):
 
     def __init__(self, architecture: str, feature_stages: int = 1) -> None:
         super().__init__()
-        if not architecture.startswith("regnety_") or not timm.is_model(architecture):
-            known = ", ".join(timm.list_models("regnety_*"))
-            raise SettingsError(f"unknown architecture {short_repr(architecture)}; known: {known}")
+        _check_name(architecture)
+        if not architecture.startswith(_REGNETY):
+            raise SettingsError(f"{architecture}: not a RegNetY, the only trunk to pretrain")
         if not 1 <= feature_stages <= STAGES:
             raise ValueError(f"feature_stages is {feature_stages}, expected 1 to {STAGES}")
         regnet: Any = timm.create_model(architecture, pretrained=False, num_classes=0)
@@ -70,13 +121,74 @@ class Trunk(nn.Module):
         return self.s1, self.s2, self.s3, self.s4
 
 
+def width_of(trunk: nn.Module) -> int:
+    """Length of a trunk's feature vector."""
+    if isinstance(trunk, RegNetY):
+        return trunk.num_features
+    width: int = trunk.head_hidden_size  # type: ignore[assignment]
+    return width
+
+
 @lru_cache(maxsize=32)
-def blueprint(architecture: str, feature_stages: int = 1) -> Trunk:
+def blueprint(architecture: str, feature_stages: int = 1) -> nn.Module:
     """A trunk on the meta device: names, shapes and width, no memory. Shared, so do not change it.
 
     Raises:
-        SettingsError: timm has no RegNetY of that name.
+        SettingsError: timm has no network of that name, or it has no stages to choose from.
         ValueError: `feature_stages` is not 1 to 4.
     """
     with torch.device("meta"):
-        return Trunk(architecture, feature_stages)
+        return make_trunk(architecture, feature_stages).eval()
+
+
+@lru_cache(maxsize=32)
+def check_photo_size(architecture: str, size: int) -> None:
+    """Check that a trunk takes photos of a size and gives one vector for each.
+
+    A RegNetY does. Many vision transformers take a single size, and some networks do not pool.
+
+    Args:
+        architecture: timm's name.
+        size: Side of the photos, in pixels.
+
+    Raises:
+        SettingsError: It does not, or timm has no network of that name.
+    """
+    trunk = blueprint(architecture)
+    if isinstance(trunk, RegNetY):
+        return
+    try:
+        with torch.no_grad():
+            found = tuple(trunk(torch.zeros(1, 3, size, size, device="meta")).shape)
+    except Exception as error:  # timm asserts, torch and einsum raise.
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise SettingsError(
+            f"{architecture}: cannot take photos of {size} x {size} pixels ({reason}); "
+            f"its own size is {_published(architecture).input_size[1]}"
+        ) from error
+    if found != (1, width_of(trunk)):
+        raise SettingsError(
+            f"{architecture}: gives {found} for a photo, not one vector of features"
+        )
+
+
+def published_preprocessing(name: str) -> Preprocessing:
+    """Preprocessing of the weights that timm publishes.
+
+    Args:
+        name: timm's `ARCHITECTURE.TAG`, or an architecture for those of its first tag.
+
+    Raises:
+        SettingsError: They do not take square photos in colour.
+    """
+    published = _published(name)
+    channels, height, width = published.input_size
+    if channels != 3 or height != width:
+        raise SettingsError(
+            f"{name}: takes {channels} x {height} x {width} values, not square photos in colour"
+        )
+    return Preprocessing(height, tuple(published.mean), tuple(published.std))
+
+
+def _published(name: str) -> Any:
+    return timm.get_pretrained_cfg(name)

@@ -5,22 +5,19 @@ VISSL (https://github.com/facebookresearch/vissl) keeps the trunk under
 is a pickle: it is read without executing the code that it may hold.
 """
 
-import re
-import warnings
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import timm
 import torch
 from timm.models.regnet import _filter_fn as rename_as_timm_does
 
-from schemas.errors import BundleError, SettingsError
+from schemas.errors import BundleError
 from seer_model.backbones.backbone import Backbone, make_backbone
 from seer_model.backbones.preprocessing import Preprocessing
+from seer_model.backbones.torch_files import State, check_tensors, read_torch_file
 from seer_model.backbones.trunk import blueprint
-from seer_model.files import DTYPES, short_repr
+from seer_model.files import short_repr
 
 __all__ = ["SEER_LICENCE", "load_vissl"]
 
@@ -33,7 +30,6 @@ _PUBLISHED = ("regnety_320", "regnety_640", "regnety_1280")
 _COUNTER = "num_batches_tracked"
 _SHOWN = 3
 
-State = dict[str, torch.Tensor]
 Shapes = dict[str, tuple[int, ...]]
 
 
@@ -48,7 +44,7 @@ def load_vissl(path: Path) -> Backbone:
         BundleError: It holds pickled code, is damaged, is not a checkpoint of VISSL, or fits none
             of timm's RegNetYs.
     """
-    trunk = _rename(_checked(_read_trunk(path), path), path)
+    trunk = _rename(_read_trunk(path), path)
     architecture = _recognise({name: tuple(tensor.shape) for name, tensor in trunk.items()}, path)
     # Copies: the tensors are mapped from the file.
     weights = {
@@ -67,63 +63,21 @@ def load_vissl(path: Path) -> Backbone:
         raise BundleError(f"{path}: {error}") from error
 
 
-def _read_trunk(path: Path) -> Any:
-    if not path.is_file():
-        raise SettingsError(f"vissl:{path}: no such file")
-    try:
-        zipped = zipfile.is_zipfile(path)
-        if zipped:
-            _check_stored(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # About content that is refused below.
-            # Only the zip format, torch's since 1.6, can be mapped.
-            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except Exception as error:  # A damaged pickle can raise anything.
-        named = re.search(r"GLOBAL (\S+)", str(error))
-        reason = (
-            f"holds pickled code ({named[1]}), which is not run"
-            if named
-            else f"not a readable checkpoint ({type(error).__name__})"
-        )
-        raise BundleError(f"{path}: {reason}; download it again from its publisher") from error
+def _read_trunk(path: Path) -> State:
+    content = read_torch_file(path)
     for depth, key in enumerate(_TRUNK):
         if not isinstance(content, Mapping) or key not in content:
             raise BundleError(
                 f"{path}: no {'.'.join(_TRUNK[: depth + 1])}; not a checkpoint of VISSL"
             )
         content = content[key]
-    return content
-
-
-def _check_stored(path: Path) -> None:
-    """Refuse compressed entries: torch writes none, and one may unpack to 1,000 times its size."""
-    with zipfile.ZipFile(path) as file:
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in file.infolist()):
-            raise zipfile.BadZipFile("compressed")
-
-
-def _checked(trunk: Any, path: Path) -> State:
-    """Refuse everything but plain finite tensors that together fit into the file."""
-    if not isinstance(trunk, Mapping):
-        raise BundleError(f"{path}: {'.'.join(_TRUNK)} is not a mapping of tensors")
-    for name, tensor in trunk.items():
-        if not isinstance(tensor, torch.Tensor) or not str(name).startswith(_PREFIX):
+    trunk = check_tensors(content, ".".join(_TRUNK), path)
+    for name in trunk:
+        if not name.startswith(_PREFIX):
             raise BundleError(
                 f"{path}: {short_repr(name)} in {'.'.join(_TRUNK)} is not a tensor of a trunk"
             )
-        plain = tensor.layout == torch.strided and tensor.device.type == "cpu"
-        if not plain or tensor.dtype not in DTYPES or not tensor.is_contiguous():
-            raise BundleError(
-                f"{path}: tensor {short_repr(name)} is not a plain array of "
-                f"{', '.join(sorted(str(dtype).removeprefix('torch.') for dtype in DTYPES))}"
-            )
-    # Tensors may share their memory, and so be larger than what is stored.
-    if sum(tensor.nbytes for tensor in trunk.values()) > path.stat().st_size:
-        raise BundleError(f"{path}: its tensors are larger than the file")
-    for name, tensor in trunk.items():
-        if not bool(torch.isfinite(tensor).all()):
-            raise BundleError(f"{path}: tensor {short_repr(name)} is not finite")
-    return {str(name): tensor.detach() for name, tensor in trunk.items()}
+    return trunk
 
 
 def _rename(trunk: State, path: Path) -> State:

@@ -77,9 +77,9 @@ def resolve_bundle(uri: str) -> ResolvedBundle:
 
 
 def resolve_backbone(uri: str) -> Backbone:
-    """Fetch a backbone by `timm:…`, `vissl:…`, `zoo:…`, or as `resolve_bundle` does a bundle.
+    """Fetch a backbone by `timm:…`, `lite:…`, `vissl:…`, `zoo:…`, or as `resolve_bundle` a bundle.
 
-    See `seer_model.backbones.sources` for the first three. Of a bundle, its backbone.
+    See `seer_model.backbones.sources` for the first four. Of a bundle, its backbone.
 
     Raises:
         SettingsError: There is no such model, file or folder, or it holds no backbone.
@@ -118,7 +118,7 @@ def _fetch(uri: str) -> tuple[Path, str, str | None]:
     if not folder.is_dir():
         raise SettingsError(
             f"{uri}: no such folder; expected a folder, models:/… or runs:/…, for a backbone also "
-            "timm:…, vissl:… or zoo:…"
+            "timm:…, lite:…, vissl:… or zoo:…"
         )
     return folder, folder.resolve().name, None
 

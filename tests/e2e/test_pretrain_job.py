@@ -146,7 +146,7 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(
         (("--projection", "x"), "--projection"),
         (("--probe-splits", "train"), "--probe-splits: give two splits"),
         (("--device", "gpu"), "--device gpu"),
-        (("--architecture", "resnet18"), "unknown architecture 'resnet18'"),
+        (("--architecture", "resnet18"), "resnet18: not a RegNetY"),
         (("--warmup-epochs", "3"), "warm-up"),
         (("--optimiser", "sgd"), "optimiser"),
     ],

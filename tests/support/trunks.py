@@ -10,7 +10,7 @@ import timm
 import torch
 
 from seer_model.backbones.backbone import Backbone
-from seer_model.backbones.trunk import Trunk
+from seer_model.backbones.trunk import make_trunk
 
 State = dict[str, torch.Tensor]
 
@@ -31,7 +31,7 @@ def run(trunk: torch.nn.Module, size: int = 32) -> torch.Tensor:
 def some_trunk(architecture: str = "regnety_002") -> State:
     """A trunk's state with statistics, affine parameters and counters that differ."""
     torch.manual_seed(1)
-    state: State = Trunk(architecture).state_dict()
+    state: State = make_trunk(architecture).state_dict()
     for name, tensor in state.items():
         if name.endswith(("bn.weight", "running_var")):
             tensor.uniform_(0.5, 1.5)

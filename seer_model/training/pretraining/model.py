@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from seer_model.backbones.trunk import Trunk
+from seer_model.backbones.trunk import RegNetY
 
 __all__ = ["SwavModel", "SwavOutput"]
 
@@ -61,7 +61,7 @@ class SwavModel(nn.Module):
                 "a projection needs widths of 1 or more, and there must be a prototype, not "
                 f"{tuple(projection)} and {prototypes}"
             )
-        self.trunk = Trunk(architecture)
+        self.trunk = RegNetY(architecture)
         if checkpoint_trunk:
             self.trunk.checkpoint_blocks()
         self.projection = _projection(self.trunk.num_features, projection)

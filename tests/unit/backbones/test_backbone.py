@@ -272,11 +272,13 @@ def test_refusals(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["regnety_nosuch", "resnet18", "", "hf-hub:timm/regnety_002"])
+@pytest.mark.parametrize(
+    "name", ["regnety_nosuch", "regnety_002.pycls_in1k", "", "hf-hub:timm/regnety_002"]
+)
 def test_unknown_architecture(name: str) -> None:
     with pytest.raises(SettingsError, match="unknown architecture") as caught:
         random_backbone(name)
-    assert "regnety_002" in str(caught.value)
+    assert "regnety_" in str(caught.value) or "timm.list_models()" in str(caught.value)
 
 
 def test_unknown_architecture_in_a_folder(folder: Path, edit_json: EditJson) -> None:

@@ -11,7 +11,7 @@ from seer_model.backbones.runtimes.base import Features, Runtime
 from seer_model.backbones.runtimes.choose import open_runtime
 from seer_model.backbones.runtimes.openvino import OpenVinoRuntime
 from seer_model.backbones.runtimes.pytorch import TorchRuntime
-from seer_model.photos.pixels import Pixels
+from seer_model.photos.pixels import Pixels, resize_square
 from seer_model.photos.source import PhotoSource
 from tests.support.paths import ROOT
 
@@ -55,6 +55,29 @@ def test_openvino_computes_the_same_as_torch(
     norms = np.linalg.norm(features, axis=1) * np.linalg.norm(expected, axis=1)
     assert ((features * expected).sum(axis=1) / norms).min() >= least
     assert len({row.tobytes() for row in features}) == BATCH
+
+
+@pytest.mark.parametrize(
+    ("architecture", "size"),
+    [
+        ("resnet10t", 64),
+        ("tf_efficientnet_lite0", 64),
+        ("mobilenetv3_small_050", 64),
+        ("convnext_atto", 64),
+        ("test_vit", 160),
+    ],
+)
+def test_openvino_computes_any_trunk(pixels: Pixels, architecture: str, size: int) -> None:
+    trunk = random_backbone(architecture, size)
+    photos = np.stack([resize_square(photo, size) for photo in pixels])
+    expected = TorchRuntime(trunk, batch_size=BATCH).start(photos)()
+    runtime = OpenVinoRuntime(trunk, batch_size=BATCH, precision="f32")
+    features = runtime.start(photos)()
+    assert features.shape == (BATCH, trunk.width)
+    norms = np.linalg.norm(features, axis=1) * np.linalg.norm(expected, axis=1)
+    assert ((features * expected).sum(axis=1) / norms).min() >= 0.999999
+    assert len({row.tobytes() for row in features}) == BATCH
+    assert np.array_equal(runtime.start(photos[::-1].copy())(), features[::-1])
 
 
 @pytest.mark.photos

@@ -125,7 +125,7 @@ def test_checkpointing_the_trunk_changes_no_gradient() -> None:
 
 
 def test_impossible_models_are_refused() -> None:
-    with pytest.raises(SettingsError, match="unknown architecture"):
+    with pytest.raises(SettingsError, match="resnet50: not a RegNetY"):
         SwavModel("resnet50", projection=(8,), prototypes=5)
     for projection, prototypes in (((), 5), ((8, 0), 5), ((8,), 0)):
         with pytest.raises(ValueError, match="a projection needs widths"):
