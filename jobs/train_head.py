@@ -33,8 +33,8 @@ class TrainHead(PhotoSettings):
     ds: Day | None = Field(None, description="only this partition (default: all)")
     backbone: str = Field(
         DEFAULT_BACKBONE,
-        description="models:/…, runs:/…, a folder, zoo:NAME, vissl:FILE, timm:NAME.TAG, or "
-        "timm:NAME for random weights",
+        description="models:/…, runs:/…, a folder, zoo:NAME, timm:NAME.TAG, timm:NAME@FILE, "
+        "lite:0, vissl:FILE, or timm:NAME for random weights",
     )
     taxonomy: Path = Field(description="CSV, Shopify's or Google's taxonomy file")
     registered_name: str = Field("listing-categorizer", description="name in the registry")

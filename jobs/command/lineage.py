@@ -228,7 +228,7 @@ def _name(where: str | Path) -> tuple[str, str]:
         return _path_name(f"file://{where.absolute()}")
     if where.startswith(("models:/", "runs:/")):
         return runs.tracking_address(), where
-    if where.startswith(("zoo:", "timm:")):
+    if where.startswith(("zoo:", "timm:", "lite:")):
         source, _, name = where.partition(":")
         return source, name
     if where.startswith("table:"):

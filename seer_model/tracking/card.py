@@ -123,13 +123,14 @@ def code_span(text: object) -> str:
 
 def _backbone(backbone: Backbone) -> str:
     warning = "" if backbone.commercial else ", **not known to allow commercial use**"
+    several = f"{backbone.feature_stages} of {STAGES} stages"
     return "\n".join(
         (
             f"- Backbone: {code_span(backbone.architecture)}, {code_span(backbone.origin)}, "
             f"digest {code_span(backbone.digest)}",
             f"- Embeddings: {backbone.width} features, of photos of "
             f"{backbone.preprocessing.image_size} pixels, from the last "
-            f"{backbone.feature_stages} of {STAGES} stages",
+            f"{'stage' if backbone.feature_stages == 1 else several}",
             f"- Licence of the weights: {code_span(backbone.licence)}{warning}",
         )
     )

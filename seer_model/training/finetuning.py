@@ -18,6 +18,7 @@ from torch.optim.swa_utils import update_bn
 from schemas.errors import DataContractError, SettingsError
 from seer_model.backbones.backbone import Backbone, make_backbone
 from seer_model.backbones.preprocessing import Preprocessing, normalise
+from seer_model.backbones.trunk import check_photo_size
 from seer_model.photos.limits import PhotoLimits, PhotoRejected
 from seer_model.photos.pixels import load_photo
 from seer_model.photos.source import PhotoSource
@@ -119,8 +120,10 @@ def finetune(
 
     Raises:
         DataContractError: Fewer than two photos are readable, or one stops being readable.
-        SettingsError: The training diverged.
+        SettingsError: The trunk takes no crops of that size, or the training diverged.
     """
+    if recipe.crop_size is not None:
+        check_photo_size(backbone.architecture, recipe.crop_size)
     device = torch.device(device)
     photos = _Photos(sources, decode_threads, limits)
     readable = _at_least_two(photos.readable(watch), len(sources))
