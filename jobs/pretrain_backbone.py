@@ -1,4 +1,4 @@
-r"""Pretrain a backbone on a manifest's photos, without labels, and register it.
+r"""Pretrain a backbone on a manifest's photos, without their labels, and register it.
 
     python -m jobs.pretrain_backbone --manifest manifest --output pretraining \
         --architecture regnety_008 --epochs 100 --batch-size 256
@@ -52,7 +52,13 @@ def pretrain(settings: PretrainBackbone) -> None:
     with runs.tracked_run("pretrain_backbone", settings.run_parameters()) as run_id:
         job_run.reads(settings.manifest)
         started = perf_counter()
-        training = Training(settings, device, run_id, _initial_weights(settings))
+        training = Training(
+            settings,
+            device,
+            run_id,
+            start=_copy(settings, "start-from", settings.start_from, "start"),
+            teacher=_copy(settings, "teacher", settings.teacher, "teacher"),
+        )
         if settings.num_processes == 1:
             train(training)
         else:
@@ -91,18 +97,22 @@ def _device(name: str) -> str:
     return name
 
 
-def _initial_weights(settings: PretrainBackbone) -> Path | None:
-    """Copy the initial weights to the output folder, where every process can read them."""
-    if settings.start_from is None:
+def _copy(settings: PretrainBackbone, flag: str, uri: str | None, name: str) -> Path | None:
+    """Copy a backbone to the output folder, where every process can read it.
+
+    Raises:
+        SettingsError: Its licence would also apply to the new weights, and is not theirs.
+    """
+    if uri is None:
         return None
-    start = registry.resolve_backbone(settings.start_from)
-    if not start.commercial and start.licence != settings.licence.lower():
+    backbone = registry.resolve_backbone(uri)
+    if not backbone.commercial and backbone.licence != settings.licence.lower():
         raise SettingsError(
-            f"--start-from {settings.start_from}: its licence, {start.licence}, also applies to "
-            f"weights derived from it; give --licence {start.licence}"
+            f"--{flag} {uri}: its licence, {backbone.licence}, also applies to weights derived "
+            f"from it; give --licence {backbone.licence}"
         )
-    folder = settings.output / "start"
-    save_backbone(start, folder)
+    folder = settings.output / name
+    save_backbone(backbone, folder)
     return folder
 
 
@@ -134,14 +144,15 @@ def _write_card(settings: PretrainBackbone, backbone: Backbone, last: dict[str, 
     )
     recipe = "\n".join(f"| {k} | {v} |" for k, v in settings.recipe().to_json().items())
     splits = ", ".join(settings.splits) or "all"
+    way = "with SwAV" if settings.teacher is None else f"by distillation of {settings.teacher}"
     card = settings.output / "card.md"
     card.write_text(
-        f"""# {backbone.architecture}, pretrained with SwAV
+        f"""# {backbone.architecture}, pretrained {way}
 
 {backbone.origin}. Licence of the weights: {backbone.licence}.
 
-- Data: `{settings.manifest}`, splits: {splits}. No labels were used.
-- Digest: `{backbone.digest}`
+- Data: `{settings.manifest}`, splits: {splits}. No labels of these photos were used.
+{_teacher_line(settings)}- Digest: `{backbone.digest}`
 - Features: {backbone.width}, of the last {backbone.feature_stages} of {STAGES} stages
 
 ```sh
@@ -166,6 +177,14 @@ photos.
         encoding="utf-8",
     )
     runs.log_file(card)
+
+
+def _teacher_line(settings: PretrainBackbone) -> str:
+    """Origin and licence of the teacher, and so of the labels behind it."""
+    if settings.teacher is None:
+        return ""
+    teacher = load_backbone(settings.output / "teacher")
+    return f"- Teacher: {teacher.architecture}, {teacher.origin}; licence {teacher.licence}\n"
 
 
 def _register(settings: PretrainBackbone) -> str:

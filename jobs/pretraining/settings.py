@@ -2,8 +2,9 @@
 
 import shlex
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from jobs.command.photo_settings import PhotoSettings
 from jobs.command.settings import JobSettings
@@ -11,6 +12,9 @@ from seer_model.backbones.constants import STAGES
 from seer_model.training.pretraining.recipe import Recipe, RecipeFlags
 
 __all__ = ["PretrainBackbone"]
+
+_SWAV_ONLY = {"prototypes", "projection", "epsilon", "queue_length"}
+_TEACHER_ONLY = {"teacher_size"}
 
 
 class _RunSettings(PhotoSettings):
@@ -29,6 +33,11 @@ class _RunSettings(PhotoSettings):
         description="go on from this backbone's weights: a folder, models:/…, timm:…, zoo:… "
         "(default: random weights)",
     )
+    teacher: str | None = Field(
+        None,
+        description="learn to give this network's features instead of SwAV: lite:2, "
+        "timm:NAME.TAG, timm:NAME@FILE, a folder, models:/…",
+    )
     resume: bool = Field(False, description="go on from the last checkpoint in --output")
     num_processes: int = Field(1, ge=1, description="processes on this machine, one for each GPU")
     device: str = Field("auto", description="auto (CUDA where there is a GPU), cpu, cuda or cuda:N")
@@ -37,7 +46,7 @@ class _RunSettings(PhotoSettings):
 
 # `--help` lists the flags of the last base class first.
 class PretrainBackbone(RecipeFlags, _RunSettings):
-    """Pretrain a backbone with SwAV on photos without labels, and register it."""
+    """Pretrain a backbone on photos without labels, with SwAV or a teacher, and register it."""
 
     feature_stages: int = Field(
         STAGES, ge=1, le=STAGES, description="stages, counted from the last, to take features of"
@@ -63,6 +72,17 @@ class PretrainBackbone(RecipeFlags, _RunSettings):
         if len(splits) not in (0, 2):
             raise ValueError("give two splits, as train,val")
         return splits
+
+    @model_validator(mode="after")
+    def _fits_the_way_of_learning(self) -> Self:
+        useless = _SWAV_ONLY if self.teacher else _TEACHER_ONLY
+        given = sorted(useless & self.model_fields_set)
+        if given:
+            flag = f"--{given[0].replace('_', '-')}"
+            raise ValueError(
+                f"{flag} has no meaning {'with' if self.teacher else 'without'} --teacher"
+            )
+        return self
 
     def recipe(self) -> Recipe:
         """The settings that shape the weights."""

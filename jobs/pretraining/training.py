@@ -6,6 +6,7 @@ The output folder:
     epochs.json     the figures of every epoch
     backbone/       the trunk, once the training is done
     start/          the initial weights, with --start-from
+    teacher/        the network that taught, with --teacher
 """
 
 import logging
@@ -49,12 +50,14 @@ class Training:
         device: torch's name of this process's device.
         run_id: The MLflow run that gets the figures.
         start: Folder of the initial backbone; None is random weights.
+        teacher: Folder of the network to learn from; None trains with SwAV.
     """
 
     settings: PretrainBackbone
     device: str
     run_id: str
     start: Path | None = None
+    teacher: Path | None = None
 
 
 def train(training: Training) -> None:
@@ -69,6 +72,7 @@ def train(training: Training) -> None:
     processes = Processes.current()
     stream = _open_stream(settings, processes)
     start = None if training.start is None else load_backbone(training.start)
+    teacher = None if training.teacher is None else load_backbone(training.teacher)
     trainer = Trainer(
         settings.recipe(),
         stream,
@@ -76,6 +80,7 @@ def train(training: Training) -> None:
         device=training.device,
         checkpoint_steps=settings.checkpoint_steps,
         start=start,
+        teacher=teacher,
     )
     if settings.resume:
         trainer.resume()
@@ -95,7 +100,8 @@ def train(training: Training) -> None:
         stream.steps = steps
         done = trainer.step // stream.steps_per_epoch
         trainer.run(_Records(training, trainer, steps, done))
-    origin = f"SwAV, {settings.epochs} epochs of {photos} photos ({stream.fingerprint[:12]})"
+    way = "SwAV" if teacher is None else f"taught by {teacher.digest[:12]} ({teacher.origin})"
+    origin = f"{way}, {settings.epochs} epochs of {photos} photos ({stream.fingerprint[:12]})"
     if start is not None:
         origin = f"{origin}, from {start.digest[:12]} ({start.origin})"
     backbone = trainer.backbone(
@@ -156,11 +162,14 @@ class _Records:
             "learning_rate": report.learning_rate,
             "photos_per_second": report.photos_per_second,
             "photos_unreadable": report.unreadable,
-            "prototypes_used": report.collapse.prototypes_used,
-            "assignment_entropy": report.collapse.assignment_entropy,
-            "assignment_information": report.collapse.assignment_information,
-            "feature_spread": report.collapse.feature_spread,
         }
+        if report.collapse is not None:
+            figures |= {
+                "prototypes_used": report.collapse.prototypes_used,
+                "assignment_entropy": report.collapse.assignment_entropy,
+                "assignment_information": report.collapse.assignment_information,
+                "feature_spread": report.collapse.feature_spread,
+            }
         settings = self._training.settings
         epoch = report.epoch + 1
         last = settings.epochs

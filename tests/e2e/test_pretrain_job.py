@@ -181,6 +181,24 @@ def test_a_training_goes_on_from_other_weights(
     assert "give --licence cc-by-nc-4.0" in capsys.readouterr().err.splitlines()[-1]
 
 
+def test_a_teacher_leaves_its_name_and_licence(
+    alone: Path, pretrain: Pretrain, work: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher = load_backbone(alone / "backbone")
+    flags = ("--teacher", str(alone / "backbone"), "--teacher-size", "64", "--degraded", "0.5")
+    assert pretrain("taught", *flags, without=("prototypes", "projection")) == 0
+    taught = load_backbone(work / "taught" / "backbone")
+    assert f"taught by {teacher.digest[:12]} ({teacher.origin})" in taught.origin
+    card = (work / "taught" / "card.md").read_text(encoding="utf-8")
+    assert f"- Teacher: {teacher.architecture}, {teacher.origin}; licence proprietary" in card
+    assert all(epoch.keys().isdisjoint({"prototypes_used"}) for epoch in epochs(work / "taught"))
+
+    save_backbone(replace(teacher, licence="cc-by-nc-4.0"), work / "a teacher for study")
+    flags = ("--teacher", str(work / "a teacher for study"))
+    assert pretrain("refused", *flags, without=("prototypes", "projection")) == 2
+    assert "give --licence cc-by-nc-4.0" in capsys.readouterr().err.splitlines()[-1]
+
+
 @pytest.mark.spark
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # TorchDistributor's own.
 def test_two_processes_learn_what_one_does(

@@ -1,4 +1,4 @@
-"""Tiny SwAV trainings, in one process or several; some are killed."""
+"""Tiny trainings, in one process or several; some are killed."""
 
 import io
 import multiprocessing
@@ -94,6 +94,7 @@ def make_trainer(
     checkpoint_steps: int = 2,
     stream: type[PhotoStream] = PhotoStream,
     start: Backbone | None = None,
+    teacher: Backbone | None = None,
 ) -> Trainer:
     together = distributed.is_initialized()
     count = distributed.get_world_size() if together else 1
@@ -105,7 +106,14 @@ def make_trainer(
         rank=distributed.get_rank() if together else 0,
         world_size=count,
     )
-    return Trainer(recipe, photos, checkpoints, checkpoint_steps=checkpoint_steps, start=start)
+    return Trainer(
+        recipe,
+        photos,
+        checkpoints,
+        checkpoint_steps=checkpoint_steps,
+        start=start,
+        teacher=teacher,
+    )
 
 
 def train(

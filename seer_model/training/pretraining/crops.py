@@ -1,6 +1,6 @@
 """Multi-crop augmentation: several random views of every photo, made on the photos' device.
 
-In order: draw boxes, resample them, change colours, blur. Each step works on a whole batch.
+In order: draw boxes, resample, degrade, change colours, blur. Each step works on a whole batch.
 """
 
 import math
@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 
 from seer_model.backbones.preprocessing import Preprocessing
+from seer_model.training.pretraining.degradations import blur, degrade
+from seer_model.training.pretraining.draws import BatchDraws, send
 
 __all__ = ["CropSpec", "MultiCrop"]
 
@@ -69,6 +71,7 @@ class MultiCrop:
         colour_strength: Strength of the colour jitter, from 0 to 1 (SwAV's).
         grey_probability: Share of crops that become grey.
         blur_probability: Share of crops that are blurred.
+        degraded: Share of crops that are degraded as sellers' photos are, see `degrade`.
     """
 
     def __init__(
@@ -79,12 +82,14 @@ class MultiCrop:
         colour_strength: float = 1.0,
         grey_probability: float = 0.2,
         blur_probability: float = 0.5,
+        degraded: float = 0.0,
     ) -> None:
         self.specs = tuple(specs)
         self.preprocessing = preprocessing
         self.colour_strength = colour_strength
         self.grey_probability = grey_probability
         self.blur_probability = blur_probability
+        self.degraded = degraded
 
     @torch.no_grad()
     def __call__(
@@ -110,34 +115,79 @@ class MultiCrop:
         Raises:
             ValueError: The photos have another shape or dtype.
         """
+        draws = BatchDraws(generator, batch or len(photos), first, len(photos))
+        return [crop for crop, _ in self._views(photos, draws, 0)]
+
+    @torch.no_grad()
+    def pairs(
+        self,
+        photos: torch.Tensor,
+        generator: torch.Generator,
+        *,
+        clean_size: int,
+        batch: int | None = None,
+        first: int = 0,
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """Make the crops, and beside each the same box of the photo as it is.
+
+        Args:
+            photos: As above.
+            generator: As above.
+            clean_size: Side of a clean crop, in pixels.
+            batch: As above.
+            first: As above.
+
+        Returns:
+            For each crop the crop, as above, and the clean one, upright and mirrored like it:
+            uint8, (N, clean_size, clean_size, 3).
+
+        Raises:
+            ValueError: The photos have another shape or dtype.
+        """
+        draws = BatchDraws(generator, batch or len(photos), first, len(photos))
+        return self._views(photos, draws, clean_size)
+
+    def _views(
+        self, photos: torch.Tensor, draws: BatchDraws, clean_size: int
+    ) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """The crops, each beside its clean one, which is empty for a size of 0."""
         if photos.dtype != torch.uint8 or photos.ndim != 4 or photos.shape[3] != 3:
             raise ValueError(
                 "photos must be uint8 of shape (N, H, W, 3), "
                 f"not {photos.dtype} {tuple(photos.shape)}"
             )
         photos = photos.contiguous()
-        draws = _BatchDraws(generator, batch or len(photos), first, len(photos))
         with torch.autocast(photos.device.type, enabled=False):
             return [
-                self._crop(photos, spec, draws) for spec in self.specs for _ in range(spec.count)
+                self._view(photos, spec, draws, clean_size)
+                for spec in self.specs
+                for _ in range(spec.count)
             ]
 
-    def _crop(self, photos: torch.Tensor, spec: CropSpec, draws: "_BatchDraws") -> torch.Tensor:
+    def _view(
+        self, photos: torch.Tensor, spec: CropSpec, draws: BatchDraws, clean_size: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         _, height, width, _ = photos.shape
         rows, columns = _draw_boxes(height, width, spec.scale, draws)
         mirrored = draws.uniform() < _FLIP_PROBABILITY
+        clean = photos.new_empty((len(photos), 0, 0, 3))
+        if clean_size:
+            resampled = _resample(photos, rows, columns, mirrored, clean_size)
+            clean = resampled.round_().clamp_(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
         crops = _resample(photos, rows, columns, mirrored, spec.size)
-        crops = self._recolour(crops, draws)
-        self._blur(crops, draws)
-        return crops.contiguous(memory_format=torch.channels_last)
+        crops = self._recolour(degrade(crops, draws, self.degraded), draws)
+        low, high = (bound * spec.size for bound in _SIGMA)
+        sigma = draws.uniform() * (high - low) + low
+        blur(crops, sigma, draws.uniform() < self.blur_probability)
+        return crops.contiguous(memory_format=torch.channels_last), clean.contiguous()
 
-    def _recolour(self, crops: torch.Tensor, draws: "_BatchDraws") -> torch.Tensor:
+    def _recolour(self, crops: torch.Tensor, draws: BatchDraws) -> torch.Tensor:
         """Change colours and normalise, with one matrix per photo: float32, (N, 3, size, size)."""
         maps = _draw_colour_maps(draws, self.colour_strength, self.grey_probability)
         pixels = crops.flatten(2)
         mean = torch.tensor(self.preprocessing.mean)[:, None]
         std = torch.tensor(self.preprocessing.std)[:, None]
-        black, white, by_pixel, by_mean = _send(
+        black, white, by_pixel, by_mean = send(
             crops.device,
             -mean / std,
             (1 - mean) / std,
@@ -148,40 +198,6 @@ class MultiCrop:
         recoloured = torch.baddbmm(offset, by_pixel, pixels)
         return torch.clamp(recoloured, black, white, out=recoloured).view(crops.shape)
 
-    def _blur(self, crops: torch.Tensor, draws: "_BatchDraws") -> None:
-        """Blur some of the crops in place."""
-        size = crops.shape[2]
-        low, high = (bound * size for bound in _SIGMA)
-        sigma = draws.uniform() * (high - low) + low
-        chosen = (draws.uniform() < self.blur_probability).nonzero()[:, 0]
-        sigma, chosen = _send(crops.device, sigma[chosen], chosen)
-        weights = _blur_matrices(sigma, size)
-        blurred = crops[chosen].view(-1, 3 * size, size) @ weights.mT
-        crops[chosen] = weights[:, None] @ blurred.view(-1, 3, size, size)
-
-
-class _BatchDraws(NamedTuple):
-    """Random numbers for this process's photos, drawn for the whole global batch.
-
-    So a photo's numbers do not depend on how many processes share the batch.
-
-    Attributes:
-        generator: On the CPU, in the same state in all processes; it is advanced.
-        batch: Photos in the global batch.
-        first: Position of this process's photos in it.
-        photos: Number of this process's photos.
-    """
-
-    generator: torch.Generator
-    batch: int
-    first: int
-    photos: int
-
-    def uniform(self, *shape: int) -> torch.Tensor:
-        """Uniform on [0, 1), float32, (*shape, photos)."""
-        drawn = torch.rand(*shape, self.batch, generator=self.generator)
-        return drawn[..., self.first : self.first + self.photos]
-
 
 class _Stretches(NamedTuple):
     """One stretch of a photo's side per photo, in pixels; float32, (N,)."""
@@ -191,7 +207,7 @@ class _Stretches(NamedTuple):
 
 
 def _draw_boxes(
-    height: int, width: int, scale: tuple[float, float], draws: _BatchDraws
+    height: int, width: int, scale: tuple[float, float], draws: BatchDraws
 ) -> tuple[_Stretches, _Stretches]:
     """Draw boxes of uniform area and log-uniform aspect, anywhere within the photo.
 
@@ -230,7 +246,7 @@ def _resample(
     """
     count, height, width, _ = photos.shape
     tops, reached = _windows(rows, size, height)
-    first_line, top, tall, left, wide, flip, upright = _send(
+    first_line, top, tall, left, wide, flip, upright = send(
         photos.device,
         tops + height * torch.arange(count),
         rows.start - tops,
@@ -302,7 +318,7 @@ class _ColourMaps:
     mean: torch.Tensor
 
 
-def _draw_colour_maps(draws: _BatchDraws, strength: float, grey_probability: float) -> _ColourMaps:
+def _draw_colour_maps(draws: BatchDraws, strength: float, grey_probability: float) -> _ColourMaps:
     """Draw colour jitter and greyscale, with SimCLR's strengths, which SwAV uses too.
 
     Chen et al. 2020 (https://arxiv.org/abs/2002.05709), appendix A; SwAV (Caron et al. 2020,
@@ -362,28 +378,3 @@ def _hue_rotation(angle: torch.Tensor) -> torch.Tensor:
     rotation[:, 2, 1] = angle.sin()
     turned: torch.Tensor = _RGB @ rotation @ _YIQ
     return turned
-
-
-def _blur_matrices(sigma: torch.Tensor, size: int) -> torch.Tensor:
-    """Matrices that blur lines of `size` pixels with a Gaussian.
-
-    Weights beyond an edge are shared out over the others, so that a plain photo stays plain.
-
-    Args:
-        sigma: Standard deviation in pixels, above 0; float32, (N,).
-        size: Pixels in a line.
-
-    Returns:
-        Weights, float32, (N, size, size); every row sums to 1.
-    """
-    index = torch.arange(size, device=sigma.device, dtype=torch.float32)
-    squares = (index[:, None] - index).square_()
-    exponents = squares * (-0.5 / sigma.square())[:, None, None]
-    # e^-30 is negligible, and keeps weights from being subnormal, which CPUs compute 10x slower.
-    weights = exponents.clamp_(min=-30.0).exp_()
-    return weights.div_(weights.sum(dim=2, keepdim=True))
-
-
-def _send(device: torch.device, *tensors: torch.Tensor) -> list[torch.Tensor]:
-    """Copy tensors to a device without waiting for work queued there."""
-    return [tensor.to(device, non_blocking=True) for tensor in tensors]

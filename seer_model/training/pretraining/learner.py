@@ -1,7 +1,8 @@
-"""One step of SwAV: crops, model, loss, optimiser and queue."""
+"""What every way of learning shares: crops, optimiser, learning rate, and state for checkpoints."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
@@ -10,36 +11,23 @@ from torch.nn.parallel import DistributedDataParallel
 from seer_model.backbones.backbone import Backbone
 from seer_model.backbones.preprocessing import Preprocessing
 from seer_model.training.pretraining.crops import CropSpec, MultiCrop
-from seer_model.training.pretraining.loss import PrototypeQueue, assign, swav_loss
-from seer_model.training.pretraining.model import SwavModel, SwavOutput
+from seer_model.training.pretraining.monitor import CollapseReport
 from seer_model.training.pretraining.optim import adamw, cosine_with_warmup, lars
 from seer_model.training.pretraining.processes import Processes
 from seer_model.training.pretraining.recipe import Recipe
 from seer_model.training.pretraining.sync_batchnorm import with_sync_batchnorm
 
-__all__ = ["Learner", "StepOutput"]
+__all__ = ["Learner"]
 
 _FINAL_RATE = 0.001  # Of the peak learning rate, at the end.
 
 
-class StepOutput(NamedTuple):
-    """Result of a step on this process's B photos.
-
-    Attributes:
-        loss: A scalar.
-        assignments: Those of the first large crops, (B, prototypes).
-        embeddings: Those of the first large crops, (B, embedding width).
-    """
-
-    loss: torch.Tensor
-    assignments: torch.Tensor
-    embeddings: torch.Tensor
-
-
-class Learner:
-    """Model, optimiser and queue of one process; all processes always have the same weights.
+class Learner(ABC):
+    """Model and optimiser of one process; all processes always have the same weights.
 
     Args:
+        model: The model, with random weights from the recipe's seed.
+        trunk: Its part that becomes the backbone.
         recipe: The settings.
         processes: The processes that train together.
         preprocessing: Its mean and standard deviation normalise the crops.
@@ -48,11 +36,14 @@ class Learner:
 
     Attributes:
         model: The model.
-        optimiser: The optimiser of all its weights.
+        trunk: Its part that becomes the backbone.
+        optimiser: The optimiser of all weights.
     """
 
     def __init__(
         self,
+        model: nn.Module,
+        trunk: nn.Module,
         recipe: Recipe,
         processes: Processes,
         *,
@@ -60,9 +51,12 @@ class Learner:
         device: torch.device,
         start: Backbone | None = None,
     ) -> None:
+        self.trunk = trunk
+        self.model = model
         self._recipe = recipe
         self._processes = processes
         self._device = device
+        self._epoch = 0.0  # How many have passed.
         self._crops = MultiCrop(
             [
                 CropSpec(recipe.large_size, recipe.large_crops, _pair(recipe.large_scale)),
@@ -70,36 +64,16 @@ class Learner:
             ],
             preprocessing=preprocessing,
             colour_strength=recipe.colour_strength,
+            degraded=recipe.degraded,
         )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(recipe.seed)
-            self.model = SwavModel(
-                recipe.architecture,
-                projection=recipe.projection,
-                prototypes=recipe.prototypes,
-                checkpoint_trunk=recipe.checkpoint_trunk,
-            )
         if start is not None:
-            self.model.trunk.load_state_dict(dict(start.weights))
+            trunk.load_state_dict(dict(start.weights))
         if processes.count > 1:
-            with_sync_batchnorm(self.model)
-        self.model.to(device).to(memory_format=torch.channels_last)
-        self._connected: nn.Module = self.model
-        self.optimiser = self._make_optimiser()
-        self._queue = (
-            PrototypeQueue(
-                crops=recipe.large_crops,
-                length=recipe.queue_length // processes.count,
-                width=recipe.projection[-1],
-            ).to(device)
-            if recipe.queue_length
-            else None
-        )
-
-    def _make_optimiser(self) -> torch.optim.Optimizer:
-        recipe = self._recipe
+            with_sync_batchnorm(model)
+        model.to(device).to(memory_format=torch.channels_last)
+        self._connected = model
         make = adamw if recipe.optimiser == "adamw" else lars
-        return make(self.model, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+        self.optimiser = make(model, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
 
     def connect(self) -> None:
         """Switch to training mode and connect the processes; all must call."""
@@ -107,13 +81,19 @@ class Learner:
         if self._processes.count > 1 and self._connected is self.model:
             self._connected = DistributedDataParallel(self.model)
 
-    def learn(self, photos: torch.Tensor, *, step: int, steps_per_epoch: int) -> StepOutput:
+    def start_epoch(self) -> None:  # noqa: B027 - only some have anything to do
+        """Forget what was monitored before."""
+
+    def learn(self, photos: torch.Tensor, *, step: int, steps_per_epoch: int) -> torch.Tensor:
         """Take a step on this process's slice of a batch, after `connect`; all must call.
 
         Args:
             photos: uint8, (B, H, W, 3), on the device.
             step: From 0; learning rate and random numbers depend on it.
             steps_per_epoch: Steps per epoch.
+
+        Returns:
+            The loss, a scalar.
 
         Raises:
             ValueError: The slice has the wrong number of photos.
@@ -124,39 +104,6 @@ class Learner:
                 f"{len(photos)} photos in each of {self._processes.count} processes do not make a "
                 f"batch of {recipe.batch_size}"
             )
-        self._set_rate(step, steps_per_epoch)
-        generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
-        crops = self._crops(
-            photos, generator, batch=recipe.batch_size, first=self._processes.rank * len(photos)
-        )
-        self.model.normalise_prototypes()
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=recipe.bf16):
-            output = self._connected(crops)
-        use_queue = step >= recipe.queue_from_epoch * steps_per_epoch
-        assignments = self._assign(output, use_queue=use_queue)
-        loss = swav_loss(output.scores, assignments, temperature=recipe.temperature)
-        self.optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        if step < recipe.frozen_prototypes_epochs * steps_per_epoch:
-            self.model.drop_prototype_gradients()
-        self.optimiser.step()
-        return StepOutput(loss.detach(), assignments[0], output.embeddings[0].detach())
-
-    def _assign(self, output: SwavOutput, *, use_queue: bool) -> list[torch.Tensor]:
-        """Assignments of the large crops, whose embeddings then enter the queue."""
-        large = self._recipe.large_crops
-        queued: list[torch.Tensor | None] = [None] * large
-        if self._queue is not None:
-            if use_queue:
-                queued = self._queue.scores(self.model.prototypes.weight)
-            self._queue.push(output.embeddings[:large])
-        return [
-            assign(scores, rows, epsilon=self._recipe.epsilon, group=self._processes.group)
-            for scores, rows in zip(output.scores[:large], queued, strict=True)
-        ]
-
-    def _set_rate(self, step: int, steps_per_epoch: int) -> None:
-        recipe = self._recipe
         rate = cosine_with_warmup(
             step,
             total=recipe.epochs * steps_per_epoch,
@@ -166,6 +113,25 @@ class Learner:
         )
         for group in self.optimiser.param_groups:
             group["lr"] = rate
+        generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
+        self._epoch = step / steps_per_epoch
+        loss = self._loss(photos, generator)
+        self.optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        self._before_update()
+        self.optimiser.step()
+        return loss.detach()
+
+    @abstractmethod
+    def _loss(self, photos: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """The loss of this process's slice, to be minimised."""
+
+    def _before_update(self) -> None:  # noqa: B027
+        """Change gradients before the optimiser uses them."""
+
+    def collapse(self) -> CollapseReport | None:
+        """How close the model came to collapse since `start_epoch`; None where it cannot."""
+        return None
 
     @property
     def finite(self) -> bool:
@@ -174,13 +140,7 @@ class Learner:
 
     def state(self) -> dict[str, Any]:
         """State of all processes, for a checkpoint; all must call."""
-        queue = {} if self._queue is None else self._queue.state_dict()
-        gathered = {name: self._processes.gather(tensor) for name, tensor in queue.items()}
-        return {
-            "model": self.model.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "queues": gathered,
-        }
+        return {"model": self.model.state_dict(), "optimiser": self.optimiser.state_dict()}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Restore what `state` returned, in the same number of processes."""
@@ -194,9 +154,6 @@ class Learner:
             for name, value in moments.items():
                 if value.shape == parameter.shape:
                     moments[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
-        if self._queue is not None:
-            rank = self._processes.rank
-            self._queue.load_state_dict({k: parts[rank] for k, parts in state["queues"].items()})
 
 
 def _pair(scale: Sequence[float]) -> tuple[float, float]:

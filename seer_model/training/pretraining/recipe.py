@@ -39,6 +39,15 @@ class RecipeFlags(BaseModel):
     colour_strength: float = Field(
         1.0, ge=0, le=1, description="of the colour jitter; less where kinds differ by colour"
     )
+    degraded: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of crops turned, blurred, darkened or compressed as sellers' photos are",
+    )
+    teacher_size: int | None = Field(
+        None, ge=32, description="pixels of the teacher's crops (default: what it was trained on)"
+    )
     prototypes: int = Field(
         3000, ge=2, description="some ten times the kinds of things in the photos"
     )

@@ -1,4 +1,4 @@
-"""SwAV's training loop, in one process or many; resuming is exact to the bit."""
+"""The training loop, in one process or many; resuming is exact to the bit."""
 
 import logging
 from collections.abc import Callable
@@ -8,6 +8,7 @@ from time import perf_counter
 from typing import Any
 
 import torch
+from torch import nn
 
 from schemas.errors import SeerError, SettingsError
 from seer_model.backbones.backbone import Backbone, make_backbone
@@ -19,12 +20,13 @@ from seer_model.training.pretraining.checkpoint import (
     save_checkpoint,
     unflatten_state,
 )
+from seer_model.training.pretraining.distillation import Distiller
 from seer_model.training.pretraining.learner import Learner
-from seer_model.training.pretraining.model import SwavModel
-from seer_model.training.pretraining.monitor import CollapseMonitor, CollapseReport
+from seer_model.training.pretraining.monitor import CollapseReport
 from seer_model.training.pretraining.photo_stream import PhotoStream
 from seer_model.training.pretraining.processes import Processes
 from seer_model.training.pretraining.recipe import Recipe
+from seer_model.training.pretraining.swav import SwavLearner
 
 __all__ = ["EpochReport", "Trainer", "TrainingCollapsed"]
 
@@ -46,7 +48,7 @@ class EpochReport:
         learning_rate: Rate at the end of the epoch.
         photos_per_second: Throughput of all processes together.
         unreadable: Photos replaced since this run began, over all processes.
-        collapse: How close the model is to collapse.
+        collapse: How close the model is to collapse; None for a distillation, which cannot.
     """
 
     epoch: int
@@ -55,7 +57,7 @@ class EpochReport:
     learning_rate: float
     photos_per_second: float
     unreadable: int
-    collapse: CollapseReport
+    collapse: CollapseReport | None
 
 
 class Trainer:
@@ -72,6 +74,7 @@ class Trainer:
         device: This process's device.
         checkpoint_steps: Steps between checkpoints; every epoch also ends with one.
         start: Initial weights of the trunk; None is random.
+        teacher: The network to learn from; None trains with SwAV.
 
     Raises:
         SettingsError: The batch size is not a multiple of the number of processes, or `start` has
@@ -87,6 +90,7 @@ class Trainer:
         device: torch.device | str = "cpu",
         checkpoint_steps: int,
         start: Backbone | None = None,
+        teacher: Backbone | None = None,
     ) -> None:
         if start is not None and start.architecture != recipe.architecture:
             raise SettingsError(
@@ -95,6 +99,7 @@ class Trainer:
         self.recipe = recipe
         self.preprocessing = Preprocessing() if start is None else start.preprocessing
         self._start = None if start is None else start.digest
+        self._teacher = None if teacher is None else teacher.digest
         self._stream = stream
         self._checkpoints = checkpoints
         self._checkpoint_steps = checkpoint_steps
@@ -105,19 +110,22 @@ class Trainer:
                 f"{self._processes.count} processes cannot share a batch of {recipe.batch_size}; "
                 "choose a multiple"
             )
-        self._learner = Learner(
-            recipe,
-            self._processes,
-            preprocessing=self.preprocessing,
-            device=self._device,
-            start=start,
+        common: dict[str, Any] = {
+            "preprocessing": self.preprocessing,
+            "device": self._device,
+            "start": start,
+        }
+        self._learner: Learner = (
+            SwavLearner(recipe, self._processes, **common)
+            if teacher is None
+            else Distiller(recipe, self._processes, teacher=teacher, **common)
         )
         self.step = 0
         self._collapse: str | None = None
         self._continues = False
 
     @property
-    def model(self) -> SwavModel:
+    def model(self) -> nn.Module:
         """The current model."""
         return self._learner.model
 
@@ -140,7 +148,7 @@ class Trainer:
         if state["made_by"] != self._made_by():
             raise SettingsError(
                 f"{checkpoint.path}: was made with another recipe, manifest, number of processes "
-                "or other initial weights; give the same, or another folder"
+                "or other initial weights or teacher; give the same, or another folder"
             )
         self._learner.load_state(state)
         self.step = checkpoint.step
@@ -154,6 +162,7 @@ class Trainer:
             "recipe": self.recipe.to_json(),
             "photos": self._stream.fingerprint,
             "start": self._start,
+            "teacher": self._teacher,
             "processes": self._processes.count,
         }
 
@@ -186,32 +195,26 @@ class Trainer:
         """Train to the end of the epoch and save a checkpoint."""
         per_epoch = self._stream.steps_per_epoch
         epoch, start = divmod(self.step, per_epoch)
-        monitor = CollapseMonitor(
-            prototypes=self.recipe.prototypes,
-            width=self.recipe.projection[-1],
-            device=self._device,
-        )
+        self._learner.start_epoch()
         losses: list[torch.Tensor] = []
         started = perf_counter()
         for photos in self._stream.batches(epoch, start):
-            output = self._learner.learn(
-                photos.to(self._device), step=self.step, steps_per_epoch=per_epoch
+            losses.append(
+                self._learner.learn(
+                    photos.to(self._device), step=self.step, steps_per_epoch=per_epoch
+                )
             )
-            losses.append(output.loss)
-            monitor.update(output.assignments, output.embeddings)
             self.step += 1
             if self.step % self._checkpoint_steps == 0 and self.step % per_epoch:
                 self.save()
-        report = self._report(epoch, losses, started, monitor)
-        alarm = report.collapse.explain()
+        report = self._report(epoch, losses, started)
+        alarm = None if report.collapse is None else report.collapse.explain()
         if alarm is not None and epoch + 1 > self.recipe.warmup_epochs:
             self._collapse = f"epoch {epoch}: {alarm}"
         self.save()
         return report
 
-    def _report(
-        self, epoch: int, losses: list[torch.Tensor], started: float, monitor: CollapseMonitor
-    ) -> EpochReport:
+    def _report(self, epoch: int, losses: list[torch.Tensor], started: float) -> EpochReport:
         loss = float(self._processes.sum(torch.stack(losses).mean())) / self._processes.count
         seconds = perf_counter() - started  # Only now has the device finished.
         unreadable = torch.tensor(self._stream.rejects.total(), device=self._device)
@@ -222,7 +225,7 @@ class Trainer:
             learning_rate=self._learner.optimiser.param_groups[0]["lr"],
             photos_per_second=len(losses) * self.recipe.batch_size / seconds,
             unreadable=int(self._processes.sum(unreadable)),
-            collapse=monitor.report(self._processes.group),
+            collapse=self._learner.collapse(),
         )
 
     def save(self) -> None:
@@ -259,7 +262,7 @@ class Trainer:
         """A copy of the current trunk, in float32."""
         weights = {
             name: tensor.to("cpu", memory_format=torch.contiguous_format, copy=True)
-            for name, tensor in self.model.trunk.state_dict().items()
+            for name, tensor in self._learner.trunk.state_dict().items()
         }
         return make_backbone(
             self.recipe.architecture,

@@ -13,11 +13,11 @@ from seer_model.training.pretraining import crops as crops_module
 from seer_model.training.pretraining.crops import (
     CropSpec,
     MultiCrop,
-    _BatchDraws,
-    _blur_matrices,
     _draw_colour_maps,
     _resize_matrices,
 )
+from seer_model.training.pretraining.degradations import _blur_matrices
+from seer_model.training.pretraining.draws import BatchDraws
 
 PLAIN = Preprocessing(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
@@ -178,7 +178,7 @@ def test_colour_maps_keep_grey_grey_and_stay_within_their_factors(
     turn_on: Callable[[str, float], None],
 ) -> None:
     turn_on("JITTER", 1.0)
-    maps = _draw_colour_maps(_BatchDraws(seeded(), 400, 0, 400), 1.0, 0.0)
+    maps = _draw_colour_maps(BatchDraws(seeded(), 400, 0, 400), 1.0, 0.0)
     # On a plain grey photo contrast, saturation and hue do nothing: what is left is brightness.
     grey = torch.full((3, 1), 0.5)
     result = ((maps.pixel + maps.mean) @ grey)[:, :, 0]

@@ -68,6 +68,11 @@ def test_a_refusal_names_the_flag(capsys: pytest.CaptureFixture[str]) -> None:
         (("--epochs", "2"), "--warmup-epochs: 5.0 epochs of warm-up in 2 epochs"),
         (("--large-scale", "1"), "--large-scale: List should have at least 2 items"),
         (("--small-scale", "0.5,0.2"), "--small-scale: the range is empty: 0.5 is"),
+        (
+            ("--teacher", "lite:0", "--prototypes", "9"),
+            "--prototypes has no meaning with --teacher",
+        ),
+        (("--teacher-size", "160"), "--teacher-size has no meaning without --teacher"),
         (("--probe-splits", "train"), "--probe-splits: give two splits, as train,val"),
     ):
         assert main(["--manifest", "m", "--output", "o", *flags]) == 2

@@ -1,0 +1,122 @@
+"""A step of distillation: the trunk learns to give what a larger network gives, without labels.
+
+The teacher looks at each crop as the photo has it, in its own size; the student at the same box,
+smaller, recoloured and degraded (Beyer et al. 2022, Knowledge distillation: A good teacher is
+patient and consistent, https://arxiv.org/abs/2106.05237: both must see the same crop).
+"""
+
+from dataclasses import replace
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from seer_model.backbones.backbone import Backbone
+from seer_model.backbones.preprocessing import Preprocessing
+from seer_model.backbones.runtimes.choose import open_runtime
+from seer_model.backbones.trunk import RegNetY
+from seer_model.training.pretraining.learner import Learner
+from seer_model.training.pretraining.processes import Processes
+from seer_model.training.pretraining.recipe import Recipe
+
+__all__ = ["Distiller"]
+
+_LEAST_DEVIATION = 1e-3
+
+
+class Student(nn.Module):
+    """Trunk, and a linear layer that predicts the teacher's features from the trunk's.
+
+    Args:
+        architecture: timm's name of a RegNetY.
+        teacher_width: Length of the teacher's features.
+        checkpoint_trunk: See `SwavModel`.
+    """
+
+    def __init__(self, architecture: str, teacher_width: int, *, checkpoint_trunk: bool) -> None:
+        super().__init__()
+        self.trunk = RegNetY(architecture)
+        if checkpoint_trunk:
+            self.trunk.checkpoint_blocks()
+        self.predictor = nn.Linear(self.trunk.num_features, teacher_width)
+
+    def forward(self, crops: torch.Tensor) -> torch.Tensor:
+        """Predict the teacher's features, (N, teacher width), of crops, (N, 3, size, size)."""
+        features: torch.Tensor = self.predictor(self.trunk(crops))
+        return features
+
+
+class Distiller(Learner):
+    """Learns what a teacher says of the photos.
+
+    The loss is 1 - the cosine of predicted and true features, averaged over crops. The teacher's
+    features are standardised first, by the moments of the batch: a network's pooled activations are
+    all positive, so that their mean alone gives a high cosine.
+
+    Args:
+        recipe: See `Learner`.
+        processes: Likewise.
+        teacher: The network to learn from.
+        preprocessing: See `Learner`.
+        device: Likewise.
+        start: Likewise.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        processes: Processes,
+        *,
+        teacher: Backbone,
+        preprocessing: Preprocessing,
+        device: torch.device,
+        start: Backbone | None = None,
+    ) -> None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(recipe.seed)
+            student = Student(
+                recipe.architecture, teacher.width, checkpoint_trunk=recipe.checkpoint_trunk
+            )
+        super().__init__(
+            student,
+            student.trunk,
+            recipe,
+            processes,
+            preprocessing=preprocessing,
+            device=device,
+            start=start,
+        )
+        self._teacher_size = recipe.teacher_size or teacher.preprocessing.image_size
+        resized = replace(teacher.preprocessing, image_size=self._teacher_size)
+        self._teacher = open_runtime(
+            replace(teacher, preprocessing=resized),
+            str(device),
+            threads=torch.get_num_threads(),
+            batch_size=recipe.batch_size // processes.count,
+        )
+
+    def _loss(self, photos: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        recipe = self._recipe
+        pairs = self._crops.pairs(
+            photos,
+            generator,
+            clean_size=self._teacher_size,
+            batch=recipe.batch_size,
+            first=self._processes.rank * len(photos),
+        )
+        losses = []
+        for crops, clean in pairs:
+            taught = torch.from_numpy(self._teacher.start(clean.cpu().numpy())())
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=recipe.bf16):
+                predicted = self._connected(crops)
+            target = self._standardise(taught.to(self._device))
+            losses.append(1 - functional.cosine_similarity(predicted.float(), target, dim=1).mean())
+        return torch.stack(losses).mean()
+
+    def _standardise(self, features: torch.Tensor) -> torch.Tensor:
+        """Subtract the mean and divide by the standard deviation of the batch of all processes."""
+        moments = torch.stack([features.mean(dim=0), features.square().mean(dim=0)])
+        mean, square = self._processes.sum(moments) / self._processes.count
+        deviation = (square - mean.square()).clamp(min=0).sqrt().clamp(min=_LEAST_DEVIATION)
+        standardised: torch.Tensor = (features - mean) / deviation
+        return standardised
