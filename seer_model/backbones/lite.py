@@ -8,6 +8,8 @@ The weights are Google's (https://github.com/tensorflow/tpu, Apache-2.0), in PyP
 from importlib.util import find_spec
 from pathlib import Path
 
+import torch
+
 from schemas.errors import SettingsError
 from seer_model.backbones.backbone import Backbone, make_backbone
 from seer_model.backbones.torch_files import check_tensors, read_torch_file
@@ -40,9 +42,9 @@ def load_lite(number: str) -> Backbone:
         published_preprocessing(architecture),
         licence="apache-2.0",
         origin=f"EfficientNet-Lite{number}, supervised on ImageNet (1.28 million labelled photos)",
-        # Copies: the tensors are mapped from the file.
+        # Copies: the tensors are mapped from the file, some of them transposed.
         weights={
-            name: tensor.clone()
+            name: tensor.clone(memory_format=torch.contiguous_format)
             for name, tensor in zip(blueprint(architecture).state_dict(), trunk, strict=True)
         },
     )

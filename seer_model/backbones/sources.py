@@ -139,5 +139,9 @@ def _without_classifier(weights: State, names: str | Sequence[str]) -> State:
     """Leave out the layers that classify; there may be two."""
     layers = [names] if isinstance(names, str) else names
     prefixes = tuple(f"{layer}." for layer in layers)
-    # Copies: tensors may be mapped from a file.
-    return {name: w.clone() for name, w in weights.items() if not name.startswith(prefixes)}
+    # Copies: tensors may be mapped from a file, or transposed.
+    return {
+        name: tensor.clone(memory_format=torch.contiguous_format)
+        for name, tensor in weights.items()
+        if not name.startswith(prefixes)
+    }

@@ -67,8 +67,7 @@ def check_tensors(state: Any, where: str, path: Path) -> State:
     for name, tensor in state.items():
         if not isinstance(tensor, torch.Tensor):
             raise BundleError(f"{path}: {short_repr(name)} in {where} is not a tensor")
-        plain = tensor.layout == torch.strided and tensor.device.type == "cpu"
-        if not plain or tensor.dtype not in DTYPES or not tensor.is_contiguous():
+        if not _is_plain(tensor):
             raise BundleError(
                 f"{path}: tensor {short_repr(name)} is not a plain array of "
                 f"{', '.join(sorted(str(dtype).removeprefix('torch.') for dtype in DTYPES))}"
@@ -80,3 +79,13 @@ def check_tensors(state: Any, where: str, path: Path) -> State:
         if not bool(torch.isfinite(tensor).all()):
             raise BundleError(f"{path}: tensor {short_repr(name)} is not finite")
     return {str(name): tensor.detach() for name, tensor in state.items()}
+
+
+def _is_plain(tensor: torch.Tensor) -> bool:
+    """Whether each value has a place in memory of its own; their order may be another."""
+    return (
+        tensor.layout == torch.strided
+        and tensor.device.type == "cpu"
+        and tensor.dtype in DTYPES
+        and (tensor.is_contiguous() or tensor.untyped_storage().nbytes() == tensor.nbytes)
+    )

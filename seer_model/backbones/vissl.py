@@ -48,7 +48,9 @@ def load_vissl(path: Path) -> Backbone:
     architecture = _recognise({name: tuple(tensor.shape) for name, tensor in trunk.items()}, path)
     # Copies: the tensors are mapped from the file.
     weights = {
-        name: trunk[name].clone() if name in trunk else torch.tensor(0)
+        name: trunk[name].clone(memory_format=torch.contiguous_format)
+        if name in trunk
+        else torch.tensor(0)
         for name in _shapes_of(architecture)
     }
     try:

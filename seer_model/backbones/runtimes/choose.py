@@ -8,6 +8,7 @@ import torch
 
 from seer_model.backbones.backbone import Backbone
 from seer_model.backbones.runtimes.base import Runtime
+from seer_model.backbones.runtimes.pytorch import TorchRuntime
 
 __all__ = ["open_runtime"]
 
@@ -24,7 +25,8 @@ def open_runtime(
     """Open a device's fastest runtime.
 
     On a CPU that is OpenVINO, in bfloat16 if the processor has the instructions and else in
-    float32, or torch in float32 where OpenVINO has no wheel. On CUDA it is torch in bfloat16.
+    float32, or torch in float32 where OpenVINO has no wheel or cannot convert the trunk, which the
+    log says. On CUDA it is torch in bfloat16.
 
     Args:
         backbone: The backbone.
@@ -34,19 +36,27 @@ def open_runtime(
     """
     on_cpu = torch.device(device).type == "cpu"
     batch_size = batch_size or (_CPU_BATCH if on_cpu else _GPU_BATCH)
-    runtime: Runtime
-    if on_cpu and find_spec("openvino"):
-        from seer_model.backbones.runtimes.openvino import OpenVinoRuntime  # noqa: PLC0415 - optional
-
-        runtime = OpenVinoRuntime(backbone, batch_size=batch_size, threads=threads)
-    else:
-        from seer_model.backbones.runtimes.pytorch import TorchRuntime  # noqa: PLC0415
-
-        runtime = TorchRuntime(backbone, batch_size=batch_size, device=device)
-    _log_once(runtime.name)
+    runtime = _openvino(backbone, batch_size, threads) if on_cpu else None
+    runtime = runtime or TorchRuntime(backbone, batch_size=batch_size, device=device)
+    _log_once(f"embedding photos with {runtime.name}")
     return runtime
 
 
+def _openvino(backbone: Backbone, batch_size: int, threads: int) -> Runtime | None:
+    if not find_spec("openvino"):
+        return None
+    from seer_model.backbones.runtimes.openvino import (  # noqa: PLC0415 - optional
+        OpenVinoRuntime,
+        Unsupported,
+    )
+
+    try:
+        return OpenVinoRuntime(backbone, batch_size=batch_size, threads=threads)
+    except Unsupported as error:
+        _log_once(f"OpenVINO cannot run {backbone.architecture} ({error}); PyTorch does")
+        return None
+
+
 @lru_cache(maxsize=8)
-def _log_once(name: str) -> None:
-    log.info("embedding photos with %s", name)
+def _log_once(message: str) -> None:
+    log.info(message)

@@ -28,9 +28,13 @@ import openvino  # noqa: E402
 from openvino.frontend import FrontEndManager  # noqa: E402
 from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder  # noqa: E402
 
-__all__ = ["OpenVinoRuntime"]
+__all__ = ["OpenVinoRuntime", "Unsupported"]
 
 _X86 = ("x86_64", "AMD64")
+
+
+class Unsupported(Exception):
+    """OpenVINO lacks an operation of the trunk; the message is one line."""
 
 
 class OpenVinoRuntime:
@@ -43,6 +47,9 @@ class OpenVinoRuntime:
         batch_size: Photos a batch.
         threads: Threads to compute with.
         precision: `bf16` or `f32`; by default bf16 if the processor has instructions for it.
+
+    Raises:
+        Unsupported: The trunk cannot be converted.
     """
 
     def __init__(
@@ -99,12 +106,15 @@ def _convert(backbone: Backbone, batch_size: int) -> openvino.Model:
     shape = (batch_size, size, size, 3)
     module = _PhotoTrunk(backbone.build(), backbone.preprocessing).eval()
     photos = torch.zeros(shape, dtype=torch.uint8)
-    with torch.no_grad(), _quiet():
-        program = torch.export.export(module, (photos,))
-        decoder = TorchFXPythonDecoder.from_exported_program(program)
-    frontend = FrontEndManager().load_by_framework("pytorch")
-    network = frontend.convert(frontend.load(decoder))
-    network.reshape(shape)
+    try:
+        with torch.no_grad(), _quiet():
+            program = torch.export.export(module, (photos,))
+            decoder = TorchFXPythonDecoder.from_exported_program(program)
+        frontend = FrontEndManager().load_by_framework("pytorch")
+        network = frontend.convert(frontend.load(decoder))
+        network.reshape(shape)
+    except Exception as error:  # Of torch's exporter, its decompositions and OpenVINO's frontend.
+        raise Unsupported(str(error).strip().rpartition("\n")[2] or repr(error)) from error
     return network
 
 

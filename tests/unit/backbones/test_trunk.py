@@ -101,7 +101,7 @@ def test_other_networks_give_timms_pooled_features(name: str, size: int) -> None
 def test_networks_that_cannot_be_trunks_are_refused() -> None:
     with pytest.raises(SettingsError, match=r"take photos of 64 x 64 .*; its own size is 224"):
         check_photo_size("vit_tiny_patch16_224", 64)
-    with pytest.raises(SettingsError, match=r"gives \(1, 576, 5120\) .* not one vector"):
+    with pytest.raises(SettingsError, match=r"gives \(1, 144, 5120\) .* not one vector"):
         check_photo_size("qwen3_vit_416m_enc", 384)
     with pytest.raises(SettingsError, match=r"3 x 1024 x 768 .* not square"):
         published_preprocessing("vit_base_patch16_sapiens2")
