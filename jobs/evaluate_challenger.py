@@ -71,8 +71,8 @@ from jobs.stages.worker import ship_model
 from schemas.errors import DataContractError, SettingsError
 from seer_model.categorizer.bundle import ResolvedBundle
 from seer_model.categorizer.scoring import SCORES
-from seer_model.evaluation.comparison import Confusion, worst_confusions
-from seer_model.evaluation.outcomes import compare_with_labels
+from seer_model.evaluation.comparison import worst_confusions
+from seer_model.evaluation.outcomes import Outcomes, compare_with_labels
 from seer_model.evaluation.record import EvaluatedModel, evaluation_record
 from seer_model.photos.limits import PhotoLimits
 from seer_model.tracking import registry, runs
@@ -116,12 +116,13 @@ def evaluate(settings: EvaluateChallenger) -> None:
         evaluation = evaluation_record(
             evaluated,
             baseline,
+            listings.column("listing_id").to_pylist(),
             [dict(slices or ()) for slices in listings.column("slices").to_pylist()],
             _origin(settings, data, run_id),
             _device(),
         )
-        confusions = _confusions(evaluated, photos, listings, limits)
-        _log(evaluation, evaluation_page(evaluation, confusions), settings.page)
+        page = _page(evaluation, evaluated.outcomes, photos, listings, limits)
+        _log(evaluation, page, settings.page)
         _print_table(evaluation)
         write_report({**_summary(evaluation), **labelled.figures}, settings.report)
         _tag_challenger(settings, challenger, run_id)
@@ -196,30 +197,36 @@ def _evaluate(
     return EvaluatedModel(model, compare_with_labels(model.bundle.tree, labels, scores))
 
 
-def _confusions(
-    evaluated: EvaluatedModel, photos: DataFrame, listings: pa.Table, limits: PhotoLimits
-) -> list[tuple[Confusion, list[Mistake]]]:
-    """Return the worst confusions with photos; without, and with a warning, if reading fails."""
+def _page(
+    evaluation: dict[str, Any],
+    outcomes: Outcomes,
+    photos: DataFrame,
+    listings: pa.Table,
+    limits: PhotoLimits,
+) -> str:
+    """Render the page with photos of mistakes; without, and with a warning, if reading fails."""
     # Some photos may not be readable any more, so twice as many examples are asked for.
-    found = worst_confusions(evaluated.outcomes, _CONFUSIONS, 2 * _EXAMPLES)
+    confusions = worst_confusions(outcomes, _CONFUSIONS, 2 * _EXAMPLES)
     ids = listings.column("listing_id").to_pylist()
+    confused = [[ids[row] for row in confusion.rows] for confusion in confusions]
+    worse = {g["group"]: g["examples"] for g in evaluation["much_worse"]["worse"][:_CONFUSIONS]}
     try:
-        shown = [ids[row] for confusion in found for row in confusion.rows]
+        shown = sorted({listing for found in (*confused, *worse.values()) for listing in found})
         thumbnails = read_thumbnails(photos, shown, limits) if shown else {}
     except Exception as error:
         log.warning("no photos of mistakes on the page: %s", runs.one_line(error))
         thumbnails = {}
-    return [
-        (
-            confusion,
-            [
-                Mistake(ids[row], float(evaluated.outcomes.confidence[row]), thumbnails[ids[row]])
-                for row in confusion.rows
-                if ids[row] in thumbnails
-            ][:_EXAMPLES],
-        )
-        for confusion in found
-    ]
+    scores = dict(zip(ids, outcomes.confidence.tolist(), strict=True))
+
+    def mistakes(found: list[str]) -> list[Mistake]:
+        read = [listing for listing in found if listing in thumbnails][:_EXAMPLES]
+        return [Mistake(listing, scores[listing], thumbnails[listing]) for listing in read]
+
+    return evaluation_page(
+        evaluation,
+        [(c, mistakes(found)) for c, found in zip(confusions, confused, strict=True)],
+        {group: mistakes(found) for group, found in worse.items()},
+    )
 
 
 def _origin(
@@ -253,8 +260,8 @@ def _tag_challenger(settings: EvaluateChallenger, challenger: ResolvedBundle, ru
 def _log(evaluation: dict[str, Any], html: str, page: Path | None) -> None:
     for role in ("challenger", "champion"):
         if evaluation[role]:
-            figures = evaluation[role]["figures"].items()
-            runs.log_figures({f"{role}_{name}": value for name, value in figures})
+            figures = evaluation[role]["figures"] | _of_groups(evaluation[role])
+            runs.log_figures({f"{role}_{name}": value for name, value in figures.items()})
     if page is not None:
         page.parent.mkdir(parents=True, exist_ok=True)
         page.write_text(html, encoding="utf-8")
@@ -286,8 +293,20 @@ def _summary(evaluation: dict[str, Any]) -> dict[str, Any]:
             if evaluation[role]
         },
         "top1_difference": evaluation["differences"].get("top1"),
+        **_of_groups(evaluation["challenger"]),
+        "much_worse": [group["group"] for group in evaluation["much_worse"]["worse"]],
+        "groups_searched": evaluation["much_worse"]["tested"],
         "page": "evaluation.html, among the run's artifacts",
         "run_id": evaluation["run_id"],
+    }
+
+
+def _of_groups(model: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """The top-1 of the worst group, and the gap to the best, by slice."""
+    found = model["worst_groups"]
+    return {
+        "worst_group_top1": {group["slice"]: round(group["top1"], 4) for group in found},
+        "group_gap": {group["slice"]: round(group["gap"]["value"], 4) for group in found},
     }
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from jobs.pages.evaluation_plots import draw_plots
 from jobs.pages.templates import render
 from seer_model.evaluation.comparison import Confusion
-from seer_model.evaluation.record import SMALL_SLICE
+from seer_model.evaluation.groups import MUCH_WORSE, SMALL_SLICE
 
 __all__ = ["FIGURES", "Mistake", "evaluation_page", "figures_shown"]
 
@@ -16,6 +16,8 @@ __all__ = ["FIGURES", "Mistake", "evaluation_page", "figures_shown"]
 _SLICES = 50
 _CATEGORIES = 200
 _MISSING = 20
+_WORSE = 12
+_SMALL = 5
 
 FIGURES = {
     "top1": "the best class is the label",
@@ -58,13 +60,16 @@ class Mistake:
 def evaluation_page(
     evaluation: Mapping[str, Any],
     confusions: Sequence[tuple[Confusion, Sequence[Mistake]]] = (),
+    of_worse: Mapping[str, Sequence[Mistake]] | None = None,
 ) -> str:
     """Render a self-contained page; all names are escaped, and its policy lets it load nothing.
 
     Args:
         evaluation: As `seer_model.evaluation.record.evaluation_record` returns it.
         confusions: The worst ones, each with examples.
+        of_worse: Examples of the groups that are much worse, by group.
     """
+    champion = evaluation["champion"]
     return render(
         "evaluation.html.jinja",
         e=evaluation,
@@ -72,8 +77,20 @@ def evaluation_page(
         verdict=_verdict(evaluation),
         plots=draw_plots(evaluation),
         slices=_slices(evaluation),
+        champions_gaps={
+            group["slice"]: group["gap"] for group in (champion or {}).get("worst_groups", ())
+        },
+        of_worse=of_worse or {},
         confusions=confusions,
-        most={"slices": _SLICES, "categories": _CATEGORIES, "missing": _MISSING},
+        least=SMALL_SLICE,
+        much=MUCH_WORSE,
+        most={
+            "slices": _SLICES,
+            "categories": _CATEGORIES,
+            "missing": _MISSING,
+            "worse": _WORSE,
+            "small": _SMALL,
+        },
     )
 
 

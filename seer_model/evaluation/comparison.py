@@ -19,6 +19,7 @@ __all__ = [
     "compare_figures",
     "compare_groups",
     "paired_difference",
+    "unpaired_difference",
     "wilson_interval",
     "worst_confusions",
 ]
@@ -27,12 +28,11 @@ Floats = npt.NDArray[np.float64]
 
 _RESAMPLES = 2000
 _WEIGHTS_AT_ONCE = 20_000_000
-_NORMAL_95 = float(norm.ppf(0.975))
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Challenger minus champion, and its 95 % interval."""
+    """One model or group minus another, and the interval, of 95 % where nothing else is said."""
 
     value: float
     low: float
@@ -183,11 +183,12 @@ def compare_groups(
     return sorted(results, key=lambda result: (-result.listings, result.group))
 
 
-def wilson_interval(right: int, total: int) -> tuple[float, float]:
-    """Return the 95 % score interval of a share (Wilson 1927, equation 8)."""
-    z2, share = _NORMAL_95**2, right / total
+def wilson_interval(right: int, total: int, level: float = 0.95) -> tuple[float, float]:
+    """Return the score interval of a share (Wilson 1927, equation 8)."""
+    z, share = float(norm.ppf((1 + level) / 2)), right / total
+    z2 = z**2
     centre = share + z2 / (2 * total)
-    spread = _NORMAL_95 * sqrt(share * (1 - share) / total + z2 / (4 * total**2))
+    spread = z * sqrt(share * (1 - share) / total + z2 / (4 * total**2))
     low, high = ((centre + side * spread) / (1 + z2 / total) for side in (-1, 1))
     return max(0.0, low), min(1.0, high)
 
@@ -218,6 +219,29 @@ def paired_difference(
     low = value - margin(share1 - low1, high2 - share2)
     high = value + margin(high1 - share1, share2 - low2)
     return Difference(value, max(-1.0, low), min(1.0, high))
+
+
+def unpaired_difference(
+    first: tuple[int, int], second: tuple[int, int], level: float = 0.95
+) -> Difference:
+    """Return the difference of the shares of two groups without a common listing.
+
+    The interval is Newcombe's hybrid of the two shares' score intervals (Newcombe 1998, "Interval
+    estimation for the difference between independent proportions", method 10).
+
+    Args:
+        first: How many listings of the first group are right, and how many it has, at least one.
+        second: The same of the other group.
+        level: The interval's confidence.
+    """
+    (low1, high1), (low2, high2) = (wilson_interval(*group, level) for group in (first, second))
+    share1, share2 = (right / total for right, total in (first, second))
+    value = share1 - share2
+    return Difference(
+        value,
+        value - sqrt((share1 - low1) ** 2 + (high2 - share2) ** 2),
+        value + sqrt((high1 - share1) ** 2 + (share2 - low2) ** 2),
+    )
 
 
 def _correlation(both: int, first: int, second: int, total: int) -> float:

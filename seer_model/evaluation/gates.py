@@ -53,6 +53,12 @@ class _Groups(_Section):
     max_fall: NonNegativeFloat
 
 
+class _WorstGroups(_Section):
+    slices: list[str] = Field(min_length=1)
+    min_top1: float = Field(ge=0, le=1)
+    max_gap: float = Field(ge=0, le=1)
+
+
 class _Taxonomy(_Section):
     max_missing: int = Field(ge=0)
 
@@ -68,6 +74,7 @@ class Gates(_Section):
     calibration: _Calibration
     slices: _Groups
     categories: _Groups
+    worst_groups: _WorstGroups | None = None
     taxonomy: _Taxonomy
 
 
@@ -155,6 +162,7 @@ def check_gates(
         *_exact_coverage_gate(gates.exact_coverage, figures, differences if champion else None),
         _precision_gate(gates.precision.max_below_target, figures, target),
         _calibration_gate(gates.calibration.max_error, figures),
+        *_worst_groups_gate(gates.worst_groups, model.get("worst_groups", ())),
         *groups,
     ]
 
@@ -269,6 +277,30 @@ def _groups_gate(name: str, limits: _Groups, groups: Sequence[Mapping[str, Any]]
         examples + more or f"none of {len(large)} falls so far",
         f"none of {limits.min_listings} listings or more falls by more than {limits.max_fall:g}",
     )
+
+
+def _worst_groups_gate(
+    limits: _WorstGroups | None, found: Sequence[Mapping[str, Any]]
+) -> list[Gate]:
+    """Check the slices named: a limit is missed if the whole interval lies on its wrong side."""
+    if limits is None:
+        return []
+    measured = {group["slice"]: group for group in found}
+    problems = [f"{name} not measured" for name in limits.slices if name not in measured]
+    for name in filter(measured.__contains__, limits.slices):
+        group = measured[name]
+        if group["top1_interval"][1] < limits.min_top1:
+            problems.append(f"{name}={group['worst']} {group['top1']:.3f}")
+        if group["gap"]["low"] > limits.max_gap:
+            problems.append(f"gap of {name} {_interval(group['gap'])}")
+    return [
+        Gate(
+            "worst_groups",
+            not problems,
+            "; ".join(problems) or f"none of {len(limits.slices)} slices beyond noise",
+            f"worst group at least {limits.min_top1:g}, gap at most {limits.max_gap:g}",
+        )
+    ]
 
 
 def _taxonomy_gate(max_missing: int, missing: Sequence[str]) -> Gate:

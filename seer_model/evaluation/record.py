@@ -13,19 +13,22 @@ from seer_model.backbones.backbone import Backbone
 from seer_model.backbones.runtimes.choose import open_runtime
 from seer_model.categorizer.bundle import Bundle, ResolvedBundle
 from seer_model.evaluation.comparison import compare_figures, compare_groups
+from seer_model.evaluation.groups import (
+    SMALL_SLICE,
+    Rows,
+    find_worse_slices,
+    rows_by_slice,
+    worst_groups,
+)
 from seer_model.evaluation.metrics import BINS, coverage_at, measure_quality, score_bins
 from seer_model.evaluation.outcomes import Outcomes
 
 __all__ = [
-    "SMALL_SLICE",
     "EvaluatedModel",
     "evaluation_record",
     "reliability",
     "risk_coverage",
 ]
-
-SMALL_SLICE = 20
-"""Slices of fewer listings are also pooled, since each says little."""
 
 _SECONDS_OF_SPEED = 1.0
 _CURVE_POINTS = 200
@@ -42,6 +45,7 @@ class EvaluatedModel:
 def evaluation_record(
     challenger: EvaluatedModel,
     champion: EvaluatedModel | None,
+    listing_ids: Sequence[str],
     slices: Sequence[Mapping[str, str] | None],
     origin: Mapping[str, Any],
     device: str,
@@ -51,13 +55,16 @@ def evaluation_record(
     Args:
         challenger: Evaluated on the labelled listings.
         champion: Evaluated on the same listings, in the same order, or None.
+        listing_ids: Each listing's id.
         slices: Each listing's slices, value by name.
         origin: What was evaluated on; copied into the record.
         device: torch's name of the device to measure the speed on.
 
     Returns:
         JSON-serializable. `challenger` and `champion` (None without one): the model, its size and
-        speed, `figures`, and the points of the curves. `differences` by figure. `slices`,
+        speed, `figures`, `worst_groups` (a list of `groups.WorstGroup`), and the points of the
+        curves. `differences` by figure. `much_worse`: a `groups.SliceSearch` of the challenger,
+        with the ids of listings (`examples`) for their rows. `slices`,
         `pooled_slices` (those below `SMALL_SLICE`, together for each name) and `categories`, each a
         list of `comparison.GroupResult`. `paths`: the labels' and best classes' paths in the
         challenger's taxonomy. `missing_categories`: those that the champion may assign and that the
@@ -69,11 +76,11 @@ def evaluation_record(
     outcomes = challenger.outcomes
     baseline = None if champion is None else champion.outcomes
     differences = {} if baseline is None else compare_figures(outcomes, baseline)
-    by_slice, by_category = _rows_by_slice(slices), _rows_by_label(outcomes.labels)
+    by_slice, by_category = rows_by_slice(slices), _rows_by_label(outcomes.labels)
     return {
         **origin,
-        "challenger": _model_record(challenger, target, speeds, device),
-        "champion": champion and _model_record(champion, target, speeds, device),
+        "challenger": _model_record(challenger, by_slice, target, speeds, device),
+        "champion": champion and _model_record(champion, by_slice, target, speeds, device),
         "differences": {name: asdict(difference) for name, difference in differences.items()},
         "slices": [
             asdict(group)
@@ -87,6 +94,7 @@ def evaluation_record(
             asdict(group)
             for group in compare_groups(by_category, outcomes, baseline, are_categories=True)
         ],
+        "much_worse": _much_worse(by_slice, outcomes, listing_ids),
         "paths": _paths(challenger.model.bundle, outcomes),
         "missing_categories": (
             _missing_categories(challenger.model.bundle, champion.model.bundle) if champion else []
@@ -95,7 +103,11 @@ def evaluation_record(
 
 
 def _model_record(
-    evaluated: EvaluatedModel, target_precision: float, speeds: dict[str, float], device: str
+    evaluated: EvaluatedModel,
+    by_slice: Rows,
+    target_precision: float,
+    speeds: dict[str, float],
+    device: str,
 ) -> dict[str, Any]:
     bundle, outcomes = evaluated.model.bundle, evaluated.outcomes
     backbone, files = bundle.backbone, evaluated.model.folder.rglob("*")
@@ -114,6 +126,7 @@ def _model_record(
         "target_precision": bundle.calibration.target_precision,
         "figures": measure_quality(outcomes).figures()
         | {"coverage_at_target": coverage_at(outcomes, target_precision)},
+        "worst_groups": [asdict(worst) for worst in worst_groups(by_slice, outcomes)],
         "reliability": reliability(outcomes),
         "risk_coverage": risk_coverage(outcomes),
     }
@@ -165,19 +178,14 @@ def _rows_by_label(labels: Sequence[str]) -> dict[str, npt.NDArray[np.int64]]:
     return {str(name): np.flatnonzero(index == i) for i, name in enumerate(names)}
 
 
-def _rows_by_slice(
-    slices: Sequence[Mapping[str, str] | None],
-) -> dict[str, npt.NDArray[np.int64]]:
-    rows: dict[str, list[int]] = {}
-    for row, named in enumerate(slices):
-        for key, value in (named or {}).items():
-            rows.setdefault(f"{key}={value}", []).append(row)
-    return {name: np.array(indexes, np.int64) for name, indexes in rows.items()}
+def _much_worse(by_slice: Rows, outcomes: Outcomes, listing_ids: Sequence[str]) -> dict[str, Any]:
+    found = asdict(find_worse_slices(by_slice, outcomes))
+    for group in found["worse"]:
+        group["examples"] = [listing_ids[row] for row in group.pop("rows")]
+    return found
 
 
-def _pooled(
-    by_slice: Mapping[str, npt.NDArray[np.int64]],
-) -> dict[str, npt.NDArray[np.int64]]:
+def _pooled(by_slice: Rows) -> dict[str, npt.NDArray[np.int64]]:
     """The listings of the small slices of each name, where it has more than one."""
     small: dict[str, list[npt.NDArray[np.int64]]] = {}
     for group, rows in by_slice.items():

@@ -54,6 +54,8 @@ def test_both_are_measured_on_the_same_listings(
     assert '<img alt="test-' in page.read_text(encoding="utf-8")
     metrics = mlflow.get_run(figures["run_id"]).data.metrics
     assert metrics["champion_top1"] == 0.25
+    # Its slices have eight listings each, too few to be judged.
+    assert (figures["worst_group_top1"], figures["groups_searched"]) == ({}, 0)
 
 
 def test_a_challenger_alone(

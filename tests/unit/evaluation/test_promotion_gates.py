@@ -89,13 +89,17 @@ def test_what_does_not_refuse(gates: Gates, changes: dict[str, Any]) -> None:
 @pytest.fixture
 def gates_on_exact_coverage(tmp_path: Path) -> Gates:
     """Those that the package's file has as a comment."""
+    return read_gates(uncommented(tmp_path, "[exact_coverage]\nmin_share = 0.3\nmax_fall = 0.02\n"))
+
+
+def uncommented(folder: Path, settings: str) -> Path:
+    """Write the package's file with the settings that it has as a comment."""
     text = (ROOT / "seer_model/evaluation/gates.toml").read_text(encoding="utf-8")
-    path = tmp_path / "gates.toml"
-    settings = "[exact_coverage]\nmin_share = 0.3\nmax_fall = 0.02\n"
     commented = "".join(f"# {line}\n" for line in settings.splitlines())
     assert commented in text
+    path = folder / "gates.toml"
     path.write_text(text.replace(commented, settings), encoding="utf-8")
-    return read_gates(path)
+    return path
 
 
 @pytest.mark.parametrize(
@@ -121,6 +125,45 @@ def test_exact_coverage_is_asked_where_the_settings_do(
         found["differences"]["exact_coverage"] = difference(fall)
     assert failed(gates_on_exact_coverage, found) == refused
     assert failed(gates, found) == []
+
+
+@pytest.fixture
+def gates_on_worst_groups(tmp_path: Path) -> Gates:
+    """Those that the package's file has as a comment."""
+    return read_gates(
+        uncommented(
+            tmp_path, '[worst_groups]\nslices = ["region"]\nmin_top1 = 0.5\nmax_gap = 0.2\n'
+        )
+    )
+
+
+def worst(name: str, top1: float, gap: float, margin: float = 0.05) -> dict[str, Any]:
+    interval = (top1 - margin, top1 + margin)
+    gap_found = difference(gap, margin)
+    return {"slice": name, "worst": "in", "top1": top1, "top1_interval": interval, "gap": gap_found}
+
+
+@pytest.mark.parametrize(
+    ("found", "measured"),
+    [
+        ([worst("region", 0.6, 0.1), worst("colour", 0.1, 0.8)], None),
+        # Beyond the limits, but not beyond noise.
+        ([worst("region", 0.46, 0.24)], None),
+        ([worst("region", 0.44, 0.2)], "region=in 0.440"),
+        ([worst("region", 0.6, 0.26)], "gap of region +0.260 (+0.210 to +0.310)"),
+        ([worst("colour", 0.9, 0.0)], "region not measured"),
+    ],
+)
+def test_worst_groups_are_asked_where_the_settings_do(
+    gates: Gates, gates_on_worst_groups: Gates, found: list[dict[str, Any]], measured: str | None
+) -> None:
+    changed = evaluation()
+    changed["challenger"]["worst_groups"] = found
+    checked = check_gates(gates_on_worst_groups, changed, "m/2", "m/1")
+    [gate] = [gate for gate in checked if gate.gate == "worst_groups"]
+    assert gate.passed is (measured is None)
+    assert gate.measured == (measured or "none of 1 slices beyond noise")
+    assert failed(gates, changed) == []
 
 
 def test_nothing_assigned_breaks_no_promise_of_precision(gates: Gates) -> None:

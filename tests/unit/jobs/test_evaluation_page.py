@@ -26,6 +26,7 @@ from seer_model.evaluation.record import (
 from tests.support.evaluations import CATEGORIES, drawn_outcomes
 
 LISTINGS = 240
+IDS = [f"listing {i}" for i in range(LISTINGS)]
 ORIGIN = {
     "run_id": "r1",
     "evaluated_at": "2026-11-25T00:00:00+00:00",
@@ -53,7 +54,7 @@ def pair(saved_bundle: Path) -> dict[str, Any]:
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(record, "_SECONDS_OF_SPEED", 0.05)
-        return evaluation_record(challenger, champion, slices, ORIGIN, "cpu")
+        return evaluation_record(challenger, champion, IDS, slices, ORIGIN, "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +62,7 @@ def alone(saved_bundle: Path) -> dict[str, Any]:
     challenger = evaluated(saved_bundle, "1", 0.9, 1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(record, "_photos_per_second", lambda backbone, device: 100.0)
-        return evaluation_record(challenger, None, [None] * LISTINGS, ORIGIN, "cpu")
+        return evaluation_record(challenger, None, IDS, [None] * LISTINGS, ORIGIN, "cpu")
 
 
 class Page(HTMLParser):
@@ -99,6 +100,39 @@ def test_the_record_is_json_with_both_models(pair: dict[str, Any]) -> None:
     assert pooled["difference"] == pytest.approx(read["differences"]["top1"], abs=0.03)
     assert read["paths"] == {}
     assert read["missing_categories"] == []
+
+
+def test_the_worst_groups_are_shown_with_what_was_not_judged(pair: dict[str, Any]) -> None:
+    [region] = pair["challenger"]["worst_groups"]
+    assert {region["worst"], region["best"]} == {"eu", "<img src=x>"}
+    assert pair["champion"]["worst_groups"][0]["gap"] != region["gap"]
+    assert pair["much_worse"] == {"tested": 2, "worse": ()}
+    small = {"small": [f"s{i}" for i in range(24)], "listings_without": 1234}
+    model = {**pair["challenger"], "worst_groups": [region | small]}
+    page = Page(evaluation_page({**pair, "challenger": model}))
+    assert "s0, s1, s2, s3, s4 and 19 more groups; 1,234 listings without" in page.text
+    assert "2 slices and pairs of slices" in page.text
+    assert "none is worse by 0.05 or more" in page.text
+    assert f"{region['gap']['value']:+.3f}" in page.text
+
+
+def test_what_is_much_worse_is_shown_with_photos(
+    saved_bundle: Path, photo_bytes: Callable[..., bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluation, "draw_plots", lambda _: [])
+    monkeypatch.setattr(record, "_photos_per_second", lambda backbone, device: 100.0)
+    challenger = evaluated(saved_bundle, "1", 0.9, 1)
+    challenger.outcomes.hit[:60] = np.arange(60) % 3 == 0
+    slices = [{"light": "<b>dark" if i < 60 else "normal"} for i in range(LISTINGS)]
+    found = evaluation_record(challenger, None, IDS, slices, ORIGIN, "cpu")
+    [worse] = found["much_worse"]["worse"]
+    assert worse["group"] == "light=<b>dark"
+    assert set(worse["examples"]) <= {IDS[i] for i in range(60) if i % 3}
+    mistakes = [Mistake(listing, 0.5, photo_bytes()) for listing in worse["examples"][:2]]
+    page = Page(evaluation_page(found, (), {worse["group"]: mistakes}))
+    assert "light=<b>dark" in page.text
+    assert "b" not in {tag for tag, _ in page.tags}
+    assert [a["alt"] for tag, a in page.tags if tag == "img"] == worse["examples"][:2]
 
 
 def test_every_figure_shown_is_measured(pair: dict[str, Any]) -> None:
