@@ -10,11 +10,13 @@ named by its path.
 
 import hashlib
 import logging
+import os
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,6 +37,11 @@ class BuildManifest(JobSettings):
     )
     slice_column: list[str] = Field(
         [], description="column of --listings to slice evaluations by (repeatable)"
+    )
+    measure_photos: bool = Field(
+        False,
+        description="also slice evaluations by brightness, sharpness, object and colour, measured "
+        "on each photo, and by day",
     )
     split: list[str] = Field([], description="keep only these splits (repeatable; default: all)")
     output: Location = Field(
@@ -63,11 +70,13 @@ from jobs.command.session import parquet_reader, start_session
 from jobs.stages.fingerprint import describe_rows
 from jobs.stages.listing_table import Row, read_label_map, read_listings, settle_listings
 from jobs.stages.photo_folder import find_photos, printable
+from jobs.stages.photo_slices import Measure, photo_measure
 from jobs.stages.publish.folder import FolderOutput
 from jobs.stages.publish.opening import MANIFEST_TABLE, open_output
 from jobs.stages.scratch import scratch_base, scratch_space
 from schemas.errors import DataContractError, SettingsError
 from schemas.manifest import MANIFEST
+from seer_model.photos.attributes import ATTRIBUTES
 from seer_model.processes import scratch_folder
 from seer_model.tracking import runs
 
@@ -76,6 +85,7 @@ log = logging.getLogger(__name__)
 _ROW_GROUP = 1000
 # Readers hold a page in memory as a whole: 3 MB, if a photo has 200 KB.
 _PAGE_ROWS = 16
+_DAY = "day"
 
 
 def build_manifest(settings: BuildManifest) -> None:
@@ -113,6 +123,7 @@ def build_manifest(settings: BuildManifest) -> None:
             "listings_labelled": len({row["listing_id"] for row in rows if row["category_id"]}),
             "listings_by_split": _by_split(rows),
             **found,
+            **({"photos_not_measured": counts["not measured"]} if settings.measure_photos else {}),
             "digest": data["digest"],
             "published": published,
             "run_id": run_id,
@@ -148,6 +159,12 @@ def collect_photos(settings: BuildManifest) -> Collected:
         raise SettingsError(f"--images {images}: no such folder")
     if (name := printable(images)) != str(images):
         raise SettingsError(f"--images {name}: the name is not UTF-8; rename the folder")
+    taken = {_DAY, *ATTRIBUTES} & set(settings.slice_column) if settings.measure_photos else ()
+    if taken:
+        raise SettingsError(
+            f"--slice-column {min(taken)}: --measure-photos makes a slice of this name; rename the "
+            "column"
+        )
     if listings is not None:
         found = _from_table(listings, settings)
     elif settings.slice_column or settings.label_map is not None:
@@ -245,6 +262,8 @@ def _write(
             f"none of the {counts['photos']} photos can be read, such as "
             f"{settings.images / rows[0]['path']}; paths are relative to --images"
         )
+    if unmeasured := counts["not measured"]:
+        log.warning("%d photos could not be decoded and have no measured slices", unmeasured)
     return data
 
 
@@ -259,35 +278,50 @@ def _write_rows(
         for group in _with_photos(rows, settings):
             writer.write_table(pa.Table.from_pylist(group, MANIFEST))
             counts["photos"] += len(group)
-            counts["missing"] += sum(row["image_key"] is None for row in group)
+            there = [row for row in group if row["image_key"] is not None]
+            counts["missing"] += len(group) - len(there)
+            if settings.measure_photos:
+                counts["not measured"] += sum(not _is_measured(row) for row in there)
             log.info("%d of %d photos", counts["photos"], len(rows))
             yield from group
 
 
 def _with_photos(rows: Iterable[Row], settings: BuildManifest) -> Iterator[list[Row]]:
     rest = iter(rows)
-    with ThreadPoolExecutor() as pool:
+    with ExitStack() as on_exit:
+        pool = on_exit.enter_context(ThreadPoolExecutor())
+        measure = None
+        if settings.measure_photos:
+            measure = on_exit.enter_context(photo_measure(os.cpu_count() or 1))
         while group := list(islice(rest, _ROW_GROUP)):
-            yield list(pool.map(lambda row: _with_photo(row, settings), group))
+            yield list(pool.map(lambda row: _with_photo(row, settings, measure), group))
 
 
-def _with_photo(row: Row, settings: BuildManifest) -> dict[str, Any]:
+def _with_photo(row: Row, settings: BuildManifest, measure: Measure | None) -> dict[str, Any]:
     path = (settings.images / row["path"]).absolute()
     try:
         data = path.read_bytes() if path.is_file() else None
     except OSError:  # No permission, or a name too long.
         data = None
     embedded = settings.embed_bytes and data is not None
+    slices = row["slices"]
+    if measure is not None:
+        measured = measure(data) if data is not None else {}
+        slices = [*(slices or ()), (_DAY, settings.ds.isoformat()), *measured.items()]
     return {
         "listing_id": row["listing_id"],
         "image_index": row["image_index"],
         "category_id": row["category_id"],
         "split": row["split"],
-        "slices": row["slices"],
+        "slices": slices,
         "image_uri": None if embedded else str(path),
         "image_bytes": data if embedded else None,
         "image_key": None if data is None else hashlib.sha256(data).hexdigest(),
     }
+
+
+def _is_measured(row: Row) -> bool:
+    return any(name in ATTRIBUTES for name, _ in row["slices"])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
+from PIL import Image
 
 from jobs.build_manifest import main
 from jobs.stages.publish.folder import FolderOutput
@@ -92,6 +93,39 @@ def test_photos_in_the_manifest(build: Callable[..., Rows], images: Path) -> Non
         (None, (images / name).read_bytes(), sha256(images / name))
         for name in ("hat.png", "shoes/b.jpg")
     ]
+
+
+def test_measured_photos_have_slices(
+    report: Callable[..., dict[str, Any]],
+    images: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    Image.new("RGB", (300, 200), (200, 0, 0)).save(images / "shoes/b.jpg")
+    (images / "broken.jpg").write_bytes(b"\xff\xd8\xff not a photo")
+    listings = f"{LISTINGS}L4,,0,broken.jpg,caps,val\n"
+    figures = report(listings, "--measure-photos", "--slice-column", "title")
+    assert (figures["photos_missing"], figures["photos_not_measured"]) == (1, 1)
+    assert "1 photos could not be decoded" in caplog.text
+    found = pd.read_parquet(tmp_path / "manifest").set_index(["listing_id", "image_index"])
+    slices = {key: dict(row) for key, row in found["slices"].items()}
+    assert slices["L1", 0] == {
+        "title": "Boots, brown",
+        "day": DS,
+        "brightness": "dark",
+        "sharpness": "low",
+        "object": "small",
+        "colour": "red",
+    }
+    # Not there; not a photo.
+    assert slices["L1", 1] == {"title": "Boots, brown", "day": DS}
+    assert slices["L4", 0] == {"day": DS}
+
+
+def test_a_slice_has_one_source(fail: Callable[..., tuple[int, str]], tmp_path: Path) -> None:
+    listings = table(tmp_path, LISTINGS.replace("title", "colour"))
+    code, line = fail("--listings", listings, "--slice-column", "colour", "--measure-photos")
+    assert (code, "--slice-column colour: --measure-photos makes" in line) == (2, True)
 
 
 def test_readers_need_to_hold_few_photos(build: Callable[..., Rows], tmp_path: Path) -> None:
