@@ -29,6 +29,7 @@ from seer_model.training.head import train_head as fit_head
 
 _FILE_PHOTOS = 100_000
 _TOPS = 10
+_SLICES = pa.map_(pa.string(), pa.string())
 
 
 def draw_photos(folder: Path, photos: int, classes: int, width: int) -> None:
@@ -88,7 +89,10 @@ def main() -> None:
         draw_photos(folder, arguments.photos, arguments.classes, backbone.width)
         done("draw", started)
         started = perf_counter()
-        train, val = train_head._split(Spool(folder), backbone.width)
+        no_slices = pa.table(
+            {"listing_id": pa.nulls(0, pa.string()), "slices": pa.nulls(0, _SLICES)}
+        )
+        train, val = train_head._split(Spool(folder), no_slices, backbone.width)
         done("read", started)
     started = perf_counter()
     fit.train_head = partial(fit_head, max_epochs=1)

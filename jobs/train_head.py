@@ -48,6 +48,9 @@ class TrainHead(PhotoSettings):
     target_precision: float = Field(
         0.9, gt=0, lt=1, description="share of assigned listings that should be right"
     )
+    balance: str | None = Field(
+        None, description="slice of the manifest whose groups should fare alike, such as region"
+    )
     finetune: bool = Field(
         False, description="first fine-tune the whole backbone on the photos of split train"
     )
@@ -145,6 +148,7 @@ def train(settings: TrainHead) -> None:
             val_photos,
             target_precision=settings.target_precision,
             seed=settings.seed,
+            balance=settings.balance,
             origin={
                 "manifest": data["manifest"],
                 "ds": ds,
@@ -154,6 +158,7 @@ def train(settings: TrainHead) -> None:
                 "fingerprint": data["digest"],
                 "run_id": run_id,
                 "seed": settings.seed,
+                "balance": settings.balance,
             },
             watch=watch,
         )
@@ -172,6 +177,7 @@ def train(settings: TrainHead) -> None:
             "seconds_embedding": round(embedded.seconds, 1),
             "seconds_training": round(seconds_training, 1),
             "epochs": len(training.train_loss),
+            "balanced": fitted.balanced,
             "temperature": fitted.bundle.calibration.temperature,
             "thresholds": list(fitted.bundle.calibration.thresholds),
             "val": {name: round(value, 3) for name, value in quality.items()},
@@ -210,7 +216,7 @@ def _embed(
             columns = ("listing_id", "category_id", "split", "vector")
             key = F.xxhash64("vector").alias("vector_key")
             spool = Spool.write(usable.select(*columns, key), scratch / "usable")
-    train, val = _split(spool, width)
+    train, val = _split(spool, _slices(photos, scratch / "slices"), width)
     seconds = perf_counter() - started
     return _Embedded(train, val, embedded.embedded, embedded.devices, store.quarantined, seconds)
 
@@ -301,7 +307,13 @@ def _finetune(
     )
 
 
-def _split(spool: Spool, width: int) -> tuple[LabelledPhotos, LabelledPhotos]:
+def _slices(photos: DataFrame, work: Folder) -> pa.Table:
+    """The slices of the listings that have any, which are those of the first photo."""
+    first = photos.groupBy("listing_id").agg(F.min_by("slices", "image_index").alias("slices"))
+    return Spool.write(first.where("slices is not null"), work).read("listing_id", "slices")
+
+
+def _split(spool: Spool, slices: pa.Table, width: int) -> tuple[LabelledPhotos, LabelledPhotos]:
     """Photos to train on, and photos to stop and calibrate by."""
     table = spool.read("listing_id", "category_id", "split", "vector_key")
     order, val = _order(table, _is_val(table), "listing_id", "vector_key")
@@ -315,9 +327,11 @@ def _split(spool: Spool, width: int) -> tuple[LabelledPhotos, LabelledPhotos]:
     names = categories.dictionary.to_pylist()
     labels = [names[i] for i in categories.indices.to_numpy()]
     vectors = spool.read_vectors(np.argsort(order), width)
+    row = pc.index_in(pa.array(listing_ids, pa.string()), slices.column("listing_id"))
+    of_photo = slices.column("slices").combine_chunks().take(row)
     return (
-        LabelledPhotos(listing_ids[:train], labels[:train], vectors[:train]),
-        LabelledPhotos(listing_ids[train:], labels[train:], vectors[train:]),
+        LabelledPhotos(listing_ids[:train], labels[:train], vectors[:train], of_photo[:train]),
+        LabelledPhotos(listing_ids[train:], labels[train:], vectors[train:], of_photo[train:]),
     )
 
 

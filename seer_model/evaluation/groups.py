@@ -34,6 +34,7 @@ MUCH_WORSE = 0.05
 _ERROR = 0.05
 _EXAMPLES = 8
 
+Flags = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Rows = Mapping[str, npt.NDArray[np.int64]]
@@ -119,12 +120,12 @@ def rows_by_slice(slices: Sequence[Mapping[str, str] | None]) -> dict[str, Ints]
     return {group: np.array(indexes, np.int64) for group, indexes in rows.items()}
 
 
-def worst_groups(by_slice: Rows, outcomes: Outcomes) -> list[WorstGroup]:
+def worst_groups(by_slice: Rows, hit: Flags) -> list[WorstGroup]:
     """Find the worst group of every slice that has two groups to be judged.
 
     Args:
         by_slice: The listings of each group.
-        outcomes: Outcomes of all listings.
+        hit: Whether the best class of each listing is its label, (listings,).
     """
     names = sorted({_name(group) for group in by_slice})
     of_name = {
@@ -136,20 +137,20 @@ def worst_groups(by_slice: Rows, outcomes: Outcomes) -> list[WorstGroup]:
         for name in names
     }
     return [
-        _worst_group(name, groups, outcomes)
+        _worst_group(name, groups, hit)
         for name, groups in of_name.items()
         if sum(len(rows) >= SMALL_SLICE for rows in groups.values()) > 1
     ]
 
 
-def _worst_group(name: str, groups: Rows, outcomes: Outcomes) -> WorstGroup:
+def _worst_group(name: str, groups: Rows, hit: Flags) -> WorstGroup:
     found = sorted(
-        (float(outcomes.hit[rows].mean()), -len(rows), value)
+        (float(hit[rows].mean()), -len(rows), value)
         for value, rows in groups.items()
         if len(rows) >= SMALL_SLICE
     )
     (top1, _, worst), (best_top1, _, best) = found[0], found[-1]
-    right = {value: int(outcomes.hit[groups[value]].sum()) for value in (worst, best)}
+    right = {value: int(hit[groups[value]].sum()) for value in (worst, best)}
     pairs = len(found) * (len(found) - 1) / 2
     return WorstGroup(
         slice=name,
@@ -164,7 +165,7 @@ def _worst_group(name: str, groups: Rows, outcomes: Outcomes) -> WorstGroup:
             (right[best], len(groups[best])), (right[worst], len(groups[worst])), 1 - _ERROR / pairs
         ),
         small=tuple(sorted(value for value, rows in groups.items() if len(rows) < SMALL_SLICE)),
-        listings_without=len(outcomes.labels) - sum(map(len, groups.values())),
+        listings_without=len(hit) - sum(map(len, groups.values())),
     )
 
 
@@ -220,7 +221,7 @@ class _Tested(NamedTuple):
     of_second: tuple[Ints, Ints]
 
 
-def _count_pairs(groups: Sequence[Ints], hit: npt.NDArray[np.bool_]) -> _Tested:
+def _count_pairs(groups: Sequence[Ints], hit: Flags) -> _Tested:
     """Count the listings, and those that are right, of every group and pair large enough."""
     columns = np.repeat(np.arange(len(groups)), [len(rows) for rows in groups])
     rows = np.concatenate(groups)

@@ -126,7 +126,7 @@ def _model_record(
         "target_precision": bundle.calibration.target_precision,
         "figures": measure_quality(outcomes).figures()
         | {"coverage_at_target": coverage_at(outcomes, target_precision)},
-        "worst_groups": [asdict(worst) for worst in worst_groups(by_slice, outcomes)],
+        "worst_groups": [asdict(worst) for worst in worst_groups(by_slice, outcomes.hit)],
         "reliability": reliability(outcomes),
         "risk_coverage": risk_coverage(outcomes),
     }

@@ -3,10 +3,12 @@
 import json
 from collections.abc import Iterable
 from itertools import groupby
+from typing import Any
 
 from seer_model.backbones.backbone import Backbone
 from seer_model.backbones.constants import STAGES
 from seer_model.categorizer.bundle import Bundle
+from seer_model.evaluation.groups import SMALL_SLICE
 
 __all__ = ["backbone_card", "bundle_card", "code_span"]
 
@@ -17,7 +19,7 @@ _MOST_CHARACTERS = 120
 def bundle_card(bundle: Bundle) -> str:
     """Write the card of a bundle."""
     tree, calibration, training = bundle.tree, bundle.calibration, dict(bundle.training)
-    figures = training.pop("val", {})
+    figures, groups = training.pop("val", {}), training.pop("worst_groups", [])
     levels = "\n".join(
         f"| {depth} | {len(level.categories)} | {'never' if t is None else format(t, '.3f')} |"
         for depth, (level, t) in enumerate(
@@ -76,6 +78,15 @@ level's threshold. The thresholds were chosen on `val` for a precision of
 ## Figures on `val`
 
 {_entries(figures) or "None recorded."}
+
+## Groups
+
+Of each slice of `val`, the group with the lowest top-1, and its distance from the one with the
+highest; the intervals hold for all groups of the slice at once. Groups of fewer than {SMALL_SLICE}
+listings were not judged. Only slices that the manifest names were looked at: others may be unequal,
+too.
+
+{_groups(groups)}
 
 ## Training
 
@@ -142,6 +153,28 @@ def _entries(record: dict[str, object]) -> str:
         for name, value in record.items()
         if value is not None
     )
+
+
+def _groups(groups: list[dict[str, Any]]) -> str:
+    if not groups:
+        return "None judged: no slice has two groups large enough."
+    head = (
+        "| slice | worst | listings | top-1 | best | gap | not judged |\n"
+        "|---|---|--:|--:|---|--:|--:|"
+    )
+    rows = (
+        f"| {_cell(g['slice'])} | {_cell(g['worst'])} | {g['listings']} | "
+        f"{g['top1']:.3f} ({g['top1_interval'][0]:.3f} to {g['top1_interval'][1]:.3f}) | "
+        f"{_cell(g['best'])} | {g['gap']['value']:.3f} ({g['gap']['low']:.3f} to "
+        f"{g['gap']['high']:.3f}) | {g['small']} |"
+        for g in groups
+    )
+    return "\n".join((head, *rows))
+
+
+def _cell(text: object) -> str:
+    """A code span in a table, where a bar would end the cell."""
+    return code_span(str(text).replace("|", "/"))
 
 
 def _value(value: object) -> str:

@@ -16,6 +16,8 @@ __all__ = ["HeadTraining", "train_head"]
 Labels = npt.NDArray[np.int64]
 
 _TEMPERATURES = torch.logspace(-0.7, 1.0, 18)
+# How fast the shares of groups change; the paper's.
+_GROUP_STEP = 0.01
 # Only so many rows are ever held in more than the two bytes a value that they come in.
 _ROWS_AT_ONCE = 16_384
 
@@ -37,6 +39,7 @@ def train_head(
     val_labels: Labels,
     *,
     classes: int,
+    groups: Labels | None = None,
     seed: int = 0,
     max_epochs: int = 500,
     patience: int = 20,
@@ -47,6 +50,10 @@ def train_head(
     Features are standardised with the training photos' mean and standard deviation, which are
     folded into the head afterwards. Every class has the same weight: a photo weighs
     photos / (classes * photos of its class), as with scikit-learn's `class_weight="balanced"`.
+
+    With `groups`, the loss is group DRO's (Sagawa et al. 2020, https://arxiv.org/abs/1911.08731,
+    algorithm 1): the groups' losses are averaged with shares that grow for the groups whose loss is
+    large.
 
     Early stopping uses the loss on `val` at the best temperature. The logits are calibrated later
     anyway, and a head becomes overconfident long before it stops improving.
@@ -60,6 +67,7 @@ def train_head(
         val_features: float16, (val photos, width), at least one photo.
         val_labels: int64, (val photos,).
         classes: Number of classes.
+        groups: int64, (photos,), from 0, every group at least once: groups that should fare alike.
         seed: Seed of the order of photos.
         max_epochs: Upper bound on passes over the photos.
         patience: Passes without a better loss on `val` after which training stops.
@@ -73,6 +81,9 @@ def train_head(
     y, val_y = torch.from_numpy(labels), torch.from_numpy(val_labels)
     counts = np.bincount(labels, minlength=classes)
     weights = torch.from_numpy((len(labels) / (classes * counts)).astype(np.float32))
+    group = torch.from_numpy(np.zeros_like(labels) if groups is None else groups)
+    group_count = int(group.max()) + 1
+    shares = torch.full((group_count,), 1 / group_count)
     linear = torch.nn.Linear(features.shape[1], classes)
     torch.nn.init.zeros_(linear.weight)
     torch.nn.init.zeros_(linear.bias)
@@ -87,9 +98,12 @@ def train_head(
         order = torch.randperm(len(features), generator=generator)
         total = 0.0
         for batch in torch.split(order, 256):
-            loss = functional.cross_entropy(
-                linear(standardise(features[batch.numpy()])), y[batch], weights
-            )
+            logits = linear(standardise(features[batch.numpy()]))
+            losses = functional.cross_entropy(logits, y[batch], reduction="none")
+            by_group = _group_losses(losses, weights[y[batch]], group[batch], group_count)
+            shares = shares * torch.exp(_GROUP_STEP * by_group.detach())
+            shares /= shares.sum()
+            loss = (shares * by_group).sum()
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
@@ -107,6 +121,15 @@ def train_head(
     bias = best[1].numpy() - weight @ mean
     head = LinearHead(weight.astype(np.float32), bias.astype(np.float32))
     return HeadTraining(head, train_losses, val_losses, best_epoch)
+
+
+def _group_losses(
+    losses: torch.Tensor, weights: torch.Tensor, groups: torch.Tensor, count: int
+) -> torch.Tensor:
+    """Weighted mean of the photos' losses by group; 0 of a group without a photo."""
+    zeros = torch.zeros(count)
+    totals = zeros.index_add(0, groups, weights)
+    return zeros.index_add(0, groups, losses * weights) / totals.clamp(min=1e-12)
 
 
 def _parts(features: npt.NDArray[np.float16]) -> Iterator[npt.NDArray[np.float16]]:

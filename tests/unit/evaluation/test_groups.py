@@ -26,7 +26,7 @@ def of_regions() -> tuple[Outcomes, list[dict[str, str]]]:
 
 def test_the_worst_group_by_hand() -> None:
     outcomes, slices = of_regions()
-    [found] = worst_groups(rows_by_slice(slices), outcomes)
+    [found] = worst_groups(rows_by_slice(slices), outcomes.hit)
     # Of two that are as bad, the larger one.
     assert (found.slice, found.worst, found.listings, found.best) == ("region", "us", 40, "eu")
     assert (found.groups, found.small, found.listings_without) == (3, ("tiny",), 10)
@@ -41,8 +41,8 @@ def test_the_worst_group_by_hand() -> None:
 def test_a_slice_needs_two_groups_to_be_judged() -> None:
     outcomes = drawn_outcomes(60, 0.5, 1)
     slices = [{"one": "same", "each": str(i)} for i in range(60)]
-    assert worst_groups(rows_by_slice(slices), outcomes) == []
-    assert worst_groups({}, outcomes) == []
+    assert worst_groups(rows_by_slice(slices), outcomes.hit) == []
+    assert worst_groups({}, outcomes.hit) == []
 
 
 def test_unpaired_differences_have_the_published_interval() -> None:
@@ -64,7 +64,7 @@ def test_the_interval_of_a_gap_covers_although_it_was_chosen() -> None:
     for _ in range(200):
         outcomes = drawn_outcomes(360, 0.8, 1)
         outcomes.hit[:] = rng.random(360) < 0.8
-        [found] = worst_groups(by_slice, outcomes)
+        [found] = worst_groups(by_slice, outcomes.hit)
         excluded += found.gap.low > 0
     assert excluded <= stats.binom.ppf(0.99, 200, 0.05)
 
@@ -146,7 +146,7 @@ def test_any_slices_give_possible_figures(rows: list[tuple[bool, str, str]]) -> 
     by_slice = rows_by_slice(
         [{"one": one, "two": two} if one != " " else None for _, one, two in rows] + [None]
     )
-    for group in worst_groups(by_slice, outcomes):
+    for group in worst_groups(by_slice, outcomes.hit):
         assert group.top1 <= group.best_top1
         assert group.gap.low <= group.gap.value <= group.gap.high
     search = find_worse_slices(by_slice, outcomes)

@@ -97,6 +97,25 @@ def test_card_of_a_bundle(bundle: Bundle) -> None:
     assert {"h1", "h2", "ul", "table", "pre"} <= Page(card).tags
 
 
+def test_the_worst_groups_are_in_the_card(bundle: Bundle) -> None:
+    group = {
+        "slice": "region",
+        "worst": "a|b",
+        "listings": 40,
+        "top1": 0.5,
+        "top1_interval": [0.321, 0.679],
+        "best": "eu",
+        "best_top1": 0.9,
+        "small": 3,
+        "gap": {"value": 0.4, "low": 0.151, "high": 0.594},
+    }
+    card = bundle_card(replace(bundle, training={**bundle.training, "worst_groups": [group]}))
+    row = "| `region` | `a/b` | 40 | 0.500 (0.321 to 0.679) | `eu` | 0.400 (0.151 to 0.594) | 3 |"
+    assert row in card
+    assert "`worst_groups`" not in card
+    assert "no slice has two groups" in bundle_card(bundle)
+
+
 def test_a_bundle_without_training_record_says_so(bundle: Bundle) -> None:
     card = bundle_card(replace(bundle, training={}))
     assert "## Figures on `val`\n\nNone recorded." in card

@@ -170,3 +170,40 @@ def test_a_row_scores_the_same_from_any_memory_layout() -> None:
     expected = head.logits(features).tobytes()
     assert head.logits(np.asfortranarray(features)).tobytes() == expected
     assert head.logits(np.repeat(features, 2, axis=0)[::2]).tobytes() == expected
+
+
+# Groups
+
+
+def test_balancing_helps_a_rare_group_whose_classes_look_otherwise() -> None:
+    """In a group of a tenth, two classes have swapped their places along one feature."""
+
+    def draw(seed: int, rare: int) -> tuple[Features, Labels, Labels]:
+        rng = np.random.default_rng(seed)
+        groups = np.repeat([0, 1], [1500, rare])
+        labels = rng.integers(0, 2, len(groups))
+        features = rng.standard_normal((len(groups), 3))
+        side = 2 * labels - 1
+        features[:, 0] += np.where(groups == 0, 2, -1) * side
+        features[:, 1] += 1.2 * side
+        return features.astype(np.float16), labels, groups
+
+    features, labels, groups = draw(1, 150)
+    val_features, val_labels, _ = draw(2, 150)
+    test_features, test_labels, test_groups = draw(3, 1500)
+    shares = {}
+    for name, balanced in (("plain", None), ("balanced", groups)):
+        found = train_head(features, labels, val_features, val_labels, classes=2, groups=balanced)
+        best = found.head.logits(test_features.astype(np.float32)).argmax(axis=1)
+        shares[name] = [(best == test_labels)[test_groups == g].mean() for g in (0, 1)]
+    assert shares["balanced"][1] > shares["plain"][1] + 0.05
+    assert shares["balanced"][0] > shares["plain"][0] - 0.1
+
+
+def test_one_group_of_all_is_no_group() -> None:
+    train, val = blobs([40, 40], 1), blobs([40, 40], 2)
+    plain, one = (
+        train_head(*train, *val, classes=2, groups=groups, max_epochs=3)
+        for groups in (None, np.zeros(80, np.int64))
+    )
+    assert np.array_equal(plain.head.weight, one.head.weight)

@@ -36,6 +36,7 @@ def shuffled(photos: LabelledPhotos, seed: int = 0) -> LabelledPhotos:
         [photos.listing_ids[i] for i in order],
         [photos.labels[i] for i in order],
         photos.vectors[order],
+        None if photos.slices is None else photos.slices.take(order),
     )
 
 
@@ -174,3 +175,48 @@ def test_by_listing_keeps_photos_together(labelled_photos: LabelledPhotosBuilder
         return set(zip(found.listing_ids, found.labels, vectors, strict=True))
 
     assert entries(sorted_photos) == entries(photos)
+
+
+REGIONS = pa.map_(pa.string(), pa.string())
+
+
+def in_regions(photos: LabelledPhotos, *regions: str | None) -> LabelledPhotos:
+    """Give the photos of each listing one of the regions in turn."""
+    names = {
+        listing: regions[i % len(regions)]
+        for i, listing in enumerate(dict.fromkeys(photos.listing_ids))
+    }
+    rows = [[("region", name)] if (name := names[i]) else None for i in photos.listing_ids]
+    return photos._replace(slices=pa.array(rows, REGIONS))
+
+
+def test_the_worst_groups_of_val_are_recorded(
+    fit: Fit, labelled_photos: LabelledPhotosBuilder
+) -> None:
+    val = in_regions(labelled_photos(120, seed=2), "eu", "us", None)
+    fitted = fit(labelled_photos(120, seed=1), shuffled(val))
+    [found] = fitted.bundle.training["worst_groups"]
+    assert (found["slice"], found["groups"], found["listings"]) == ("region", 2, 40)
+    assert found["listings_without"] == 40
+    assert (found["small"], fitted.balanced) == (0, None)
+
+
+def test_balanced_groups_are_counted(fit: Fit, labelled_photos: LabelledPhotosBuilder) -> None:
+    regions = [*["eu", "us", None] * 13, "in"]
+    train, val = (in_regions(labelled_photos(120, seed), *regions) for seed in (1, 2))
+    fitted = fit(shuffled(train), val, balance="region")
+    assert fitted.balanced == {"eu": 78, "us": 78, "(fewer than 20)": 6, "(without)": 78}
+    assert fitted.quality.top1 > 0.97
+    assert not np.array_equal(fitted.bundle.head.weight, fit(train, val).bundle.head.weight)
+
+
+@pytest.mark.parametrize(("regions", "names"), [(("eu",), "the slices region"), ((None,), "no")])
+def test_a_slice_without_two_groups_cannot_be_balanced(
+    fit: Fit,
+    labelled_photos: LabelledPhotosBuilder,
+    regions: tuple[str | None, ...],
+    names: str,
+) -> None:
+    train, val = (in_regions(labelled_photos(60, seed), *regions) for seed in (1, 2))
+    with pytest.raises(DataContractError, match=f"--balance region: .*; they have {names}"):
+        fit(train, val, balance="region")
