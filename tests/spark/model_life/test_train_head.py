@@ -42,6 +42,19 @@ def photo_of_noise() -> Callable[[int], bytes]:
     return draw
 
 
+def test_a_slice_to_balance_must_make_groups(
+    spark: SparkSession, labelled: Path, tmp_path: Path, database: str, capsys: Any
+) -> None:
+    tree = tmp_path / "tree.csv"
+    tree.write_text(TAXONOMY, encoding="utf-8")
+    argv = ["--manifest", str(labelled), "--taxonomy", str(tree), "--tracking-uri", database]
+    argv += ["--backbone", "timm:regnety_002", "--balance", "shop"]
+    assert train_head.main(argv) == 3
+    error = capsys.readouterr().err
+    assert "--balance shop: the labelled photos of train make no two groups" in error
+    assert "they have the slices tone" in error
+
+
 def test_train_head_registers_what_the_job_can_load(
     spark: SparkSession, labelled: Path, tmp_path: Path, database: str
 ) -> None:
@@ -61,6 +74,10 @@ def test_train_head_registers_what_the_job_can_load(
     assert resolved.bundle.digest == figures["bundle_digest"]
     assert resolved.bundle.tree.classes == tuple(sorted(COLOURS))
     assert registry.resolve_backbone("models:/trained/1").digest == resolved.bundle.backbone.digest
+
+    # Its slices came along; eight listings or so are too few to be judged.
+    assert resolved.bundle.training["worst_groups"] == []
+    assert figures["balanced"] is None
 
     # Photos of a damaged store are embedded again.
     hurt = max(store.rglob("run=*/*.parquet"), key=lambda file: file.stat().st_size)
