@@ -13,7 +13,12 @@ from schemas.errors import DataContractError
 from schemas.taxonomy import Taxonomy
 from seer_model.backbones.backbone import Backbone
 from seer_model.categorizer.bundle import Bundle
-from seer_model.categorizer.calibration import Shortfall, calibrate, explain_no_threshold
+from seer_model.categorizer.calibration import (
+    CalibrationSample,
+    Shortfall,
+    calibrate,
+    explain_no_threshold,
+)
 from seer_model.categorizer.hierarchy import ClassTree
 from seer_model.categorizer.scoring import LISTINGS, fuse_photos, score_listings
 from seer_model.evaluation.metrics import Quality, measure_quality
@@ -116,8 +121,9 @@ def fit_bundle(
         bounds[i : i + _LISTINGS_AT_ONCE + 1] for i in range(0, len(labels), _LISTINGS_AT_ONCE)
     ]
     logits = np.concatenate([training.head.logits(_fused(val, part)) for part in parts])
-    calibration = calibrate(logits, labels, tree, target_precision)
-    shortfall = explain_no_threshold(logits, labels, tree, calibration)
+    sample = CalibrationSample(logits, labels)
+    calibration = calibrate(sample, tree, target_precision)
+    shortfall = explain_no_threshold(sample, tree, calibration)
     bundle = Bundle(backbone, training.head, tree, calibration, origin)
     scores = [score_listings(bundle, _listings(val, part)) for part in parts]
     outcomes = compare_with_labels(tree, labels, pa.Table.from_batches(scores))
