@@ -23,6 +23,7 @@ __all__ = [
     "Shortfall",
     "calibrate",
     "class_probabilities",
+    "cross_entropy",
     "explain_no_threshold",
 ]
 
@@ -61,6 +62,30 @@ class Calibration:
     def assigns_nothing(self) -> bool:
         """Whether no level has a threshold."""
         return all(threshold is None for threshold in self.thresholds)
+
+
+def cross_entropy(
+    logits: Floats, targets: npt.NDArray[np.int64], temperature: float, count: int
+) -> Probabilities:
+    """Each row's negative log-likelihood, in nats, float64, smoothed as Platt (1999) does.
+
+    As if one more of the `count` rows were wrong: the label has a probability of
+    1 - 1 / (count + 2), the rest is shared by the classes that the head knows. Otherwise a few
+    rows, all right, would ask for a temperature of 0.
+
+    Args:
+        logits: float32, (rows, classes), -inf for a class that the head does not know.
+        targets: int64, (rows,), positions of the labels.
+        temperature: Divisor of the logits.
+        count: Rows in all, of which these may be a part.
+    """
+    logs = log_softmax(logits.astype(np.float64) / temperature, axis=1)
+    known = np.isfinite(logs)
+    others = np.where(known, logs, 0).sum(axis=1) / known.sum(axis=1)
+    smoothing = 1 / (count + 2)
+    own = logs[np.arange(len(logs)), targets]
+    losses: Probabilities = -(1 - smoothing) * own - smoothing * others
+    return losses
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,7 +136,7 @@ def calibrate(
     """Choose temperature and thresholds on listings that the head was not trained on.
 
     The temperature minimises the negative log-likelihood (Guo et al. 2017, section 4.2) of the
-    listings whose label their head knew.
+    listings whose label their head knew, smoothed for few of them: `cross_entropy`.
 
     The thresholds are chosen from the deepest level up, each on the listings that no deeper level
     assigned, so that with probability 1 - `error` the precision at *every* level with a threshold
@@ -224,12 +249,12 @@ def _fit_temperature(sample: CalibrationSample, tree: ClassTree) -> float:
     weights = None if sample.weights is None else sample.weights[rows]
 
     def loss(log_temperature: float) -> float:
-        temperature = np.exp(log_temperature)
-        logs = [
-            log_softmax(part.astype(np.float64) / temperature, axis=1)[np.arange(len(part)), right]
+        temperature = float(np.exp(log_temperature))
+        found = [
+            cross_entropy(part, right, temperature, len(targets))
             for part, right in zip(_parts(logits), _parts(targets), strict=True)
         ]
-        return float(-np.average(np.concatenate(logs), weights=weights))
+        return float(np.average(np.concatenate(found), weights=weights))
 
     bounds = (np.log(0.05), np.log(20.0))
     return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))
