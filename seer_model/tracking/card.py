@@ -60,9 +60,9 @@ clients that you do not trust: the server would read its own files and network f
 - It knows its classes and their ancestors only. A photo out of distribution is assigned the
   likeliest of them, or goes to review.
 - It sees the centre crop of each photo; it reads neither title nor text.
-- The scores and thresholds below rest on {code_span(training.get("calibrated_on", "val"))} and hold for listings
-  like those. On others, such as those of new senders, the precision may be lower: evaluate it on
-  your own.
+- The scores and thresholds below rest on {code_span(training.get("calibrated_on", "val"))} and hold
+  for listings like those. On others, such as those of new senders, the precision may be lower:
+  evaluate it on your own.
 
 ## Decisions
 
