@@ -140,6 +140,11 @@ def train(settings: TrainHead) -> None:
             embedded = _embed(photos, model, backbone.width, store, scratch, settings)
         job_run.adds_to(settings.embeddings, rows=embedded.photos_embedded)
         train_photos, val_photos = embedded.train, embedded.val
+        if settings.finetune and not val_photos.labels:
+            raise DataContractError(
+                "no photo of val can be read, and a fine-tuned backbone has seen all others: put "
+                "some labelled listings into the split val"
+            )
         started = perf_counter()
         fitted = fit_bundle(
             backbone,
