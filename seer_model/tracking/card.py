@@ -60,20 +60,21 @@ clients that you do not trust: the server would read its own files and network f
 - It knows its classes and their ancestors only. A photo out of distribution is assigned the
   likeliest of them, or goes to review.
 - It sees the centre crop of each photo; it reads neither title nor text.
-- The scores and thresholds below hold for listings like those of `val`. On others the precision may
-  be lower: evaluate it on your own.
+- The scores and thresholds below rest on {code_span(training.get("calibrated_on", "val"))} and hold
+  for listings like those. On others, such as those of new senders, the precision may be lower:
+  evaluate it on your own.
 
 ## Decisions
 
 From the deepest level up, the best category of a level is assigned if its score reaches that
-level's threshold. The thresholds were chosen on `val` for a precision of
+level's threshold. The thresholds were chosen for a precision of
 {calibration.target_precision:.3g}, with temperature {calibration.temperature:.4g}.
 
 | level | categories | threshold |
 |--:|--:|--:|
 {levels}
 
-## Figures on `val`
+## Figures on the listings it was calibrated on
 
 {_entries(figures) or "None recorded."}
 

@@ -1,6 +1,6 @@
 """From labelled photos to a bundle: train the head, calibrate it, measure it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -13,12 +13,26 @@ from schemas.errors import DataContractError
 from schemas.taxonomy import Taxonomy
 from seer_model.backbones.backbone import Backbone
 from seer_model.categorizer.bundle import Bundle
-from seer_model.categorizer.calibration import Shortfall, calibrate, explain_no_threshold
+from seer_model.categorizer.calibration import (
+    CalibrationSample,
+    Shortfall,
+    calibrate,
+    explain_no_threshold,
+)
+from seer_model.categorizer.head import LinearHead
 from seer_model.categorizer.hierarchy import ClassTree
 from seer_model.categorizer.scoring import LISTINGS, fuse_photos, score_listings
 from seer_model.evaluation.metrics import Quality, measure_quality
 from seer_model.evaluation.outcomes import Outcomes, compare_with_labels
+from seer_model.training.crossfit import cross_fit, deal_folds
 from seer_model.training.head import HeadTraining, train_head
+from seer_model.training.ridge import (
+    STRENGTHS,
+    Choice,
+    HeldOutPhotos,
+    choose_strength,
+    ridge_heads,
+)
 from seer_model.training.watch import Watch, unwatched
 
 __all__ = ["FittedBundle", "LabelledPhotos", "fit_bundle"]
@@ -44,16 +58,18 @@ class LabelledPhotos(NamedTuple):
     def by_listing(self) -> "LabelledPhotos":
         """The same photos, grouped by listing."""
         order = sorted(range(len(self.labels)), key=lambda i: self.listing_ids[i])
+        return self.some(np.array(order, np.int64))
+
+    def some(self, rows: npt.NDArray[np.int64]) -> "LabelledPhotos":
+        """Some of the photos, in this order."""
         return LabelledPhotos(
-            [self.listing_ids[i] for i in order],
-            [self.labels[i] for i in order],
-            self.vectors[order],
+            [self.listing_ids[i] for i in rows], [self.labels[i] for i in rows], self.vectors[rows]
         )
 
 
 @dataclass(frozen=True)
 class FittedBundle:
-    """A new bundle, its head's training, and the outcomes and figures of the listings of `val`.
+    """A new bundle, its head's training, and what it makes of the listings it was calibrated on.
 
     `shortfall` says why the bundle can assign nothing; None if it can.
     """
@@ -76,7 +92,12 @@ def fit_bundle(
     origin: dict[str, Any],
     watch: Watch = unwatched,
 ) -> FittedBundle:
-    """Train a head on `train`, with early stopping and calibration on `val`.
+    """Train a head and calibrate it on listings that it was not trained on.
+
+    With `val`: logistic regression with early stopping on `val`, or ridge regression, whichever
+    has the better log-likelihood on `val`, and calibration on `val`. Without: ridge regression on
+    all of `train`, calibrated by cross-fitting, so that few labels serve for both. The bundle's
+    `training` says which (`head`, `calibrated_on`).
 
     The head is trained on photos. Temperature and thresholds are chosen on listings, because
     listings are scored.
@@ -85,7 +106,7 @@ def fit_bundle(
         backbone: The backbone that embedded the photos.
         taxonomy: The labels' taxonomy.
         train: Training photos.
-        val: Photos of other listings.
+        val: Photos of other listings, or none.
         target_precision: Share of assigned listings that should be right.
         seed: Seed of the order of photos.
         origin: Facts about the data, recorded in the bundle.
@@ -97,33 +118,91 @@ def fit_bundle(
     """
     tree = ClassTree(taxonomy, train.labels)
     ClassTree(taxonomy, [*train.labels, *val.labels])
-    val = val.by_listing()
+    if len(val.labels):
+        name, training, held_out = _fit_with_val(tree, train, val, seed, watch)
+    else:
+        name, training, held_out = _fit_across(tree, train)
+    calibrated_on = "val" if len(val.labels) else "cross-fitting of train"
+    how = {"head": name, "calibrated_on": calibrated_on}
+    parts = [_HeldOut(one.head, part) for one in held_out for part in _in_parts(one.photos)]
+    labels = [label for part in parts for label in part.labels()]
+    logits = np.concatenate([part.head.logits(part.fused()) for part in parts])
+    sample = CalibrationSample(logits, labels)
+    calibration = calibrate(sample, tree, target_precision)
+    shortfall = explain_no_threshold(sample, tree, calibration)
+    bundle = Bundle(backbone, training.head, tree, calibration)
+    scores = [score_listings(replace(bundle, head=part.head), part.listings()) for part in parts]
+    outcomes = compare_with_labels(tree, labels, pa.Table.from_batches(scores))
+    quality = measure_quality(outcomes)
+    bundle = replace(bundle, training={**origin, **how, "val": quality.figures()})
+    return FittedBundle(bundle, training, outcomes, quality, shortfall)
+
+
+class _HeldOut(NamedTuple):
+    """Photos grouped by listing, and a head that was not trained on them."""
+
+    head: LinearHead
+    photos: LabelledPhotos
+
+    def labels(self) -> list[str]:
+        return [self.photos.labels[first] for first in _bounds(self.photos.listing_ids)[:-1]]
+
+    def fused(self) -> npt.NDArray[np.float32]:
+        return fuse_photos(self.photos.vectors, np.diff(_bounds(self.photos.listing_ids)))
+
+    def listings(self) -> pa.RecordBatch:
+        photos = self.photos
+        rows = [
+            {
+                "listing_id": photos.listing_ids[first],
+                "photos": [
+                    {"image_index": i, "vector": vector.tobytes(), "reject_reason": None}
+                    for i, vector in enumerate(photos.vectors[first:last])
+                ],
+            }
+            for first, last in pairwise(_bounds(photos.listing_ids))
+        ]
+        return pa.RecordBatch.from_pylist(rows, schema=LISTINGS)
+
+
+def _fit_with_val(
+    tree: ClassTree, train: LabelledPhotos, val: LabelledPhotos, seed: int, watch: Watch
+) -> tuple[str, HeadTraining, list[_HeldOut]]:
+    """Logistic regression or ridge, whichever has the better loss on `val`."""
+    val, classes = val.by_listing(), len(tree.classes)
     known = np.array([label in tree.position for label in val.labels], np.bool_)
     if not known.any():
         raise DataContractError("no photo of the split val has a category of the split train")
+    labels, features = _positions(tree, train.labels), val.vectors[known]
+    val_labels = _positions(tree, [label for label in val.labels if label in tree.position])
     training = train_head(
-        train.vectors,
-        _positions(tree, train.labels),
-        val.vectors[known],
-        _positions(tree, [label for label in val.labels if label in tree.position]),
-        classes=len(tree.classes),
-        seed=seed,
-        watch=watch,
+        train.vectors, labels, features, val_labels, classes=classes, seed=seed, watch=watch
     )
-    bounds = _bounds(val.listing_ids)
-    labels = [val.labels[first] for first in bounds[:-1]]
-    parts = [
-        bounds[i : i + _LISTINGS_AT_ONCE + 1] for i in range(0, len(labels), _LISTINGS_AT_ONCE)
+    ridge = ridge_heads(train.vectors, labels, classes=classes, strengths=STRENGTHS)
+    choice = choose_strength([HeldOutPhotos(ridge, features, val_labels)])
+    name = "logistic regression"
+    if choice.loss < min(training.val_loss):
+        head = ridge[STRENGTHS.index(choice.strength)].scaled(1 / choice.temperature)
+        name, training = _ridge(head, choice)
+    return name, training, [_HeldOut(training.head, val)]
+
+
+def _fit_across(tree: ClassTree, train: LabelledPhotos) -> tuple[str, HeadTraining, list[_HeldOut]]:
+    """Ridge from all photos, and beside it the heads of the folds."""
+    train = train.by_listing()
+    labels, bounds = _positions(tree, train.labels), _bounds(train.listing_ids)
+    folds = np.repeat(deal_folds(labels[bounds[:-1]]), np.diff(bounds))
+    fit = cross_fit(train.vectors, labels, folds, classes=len(tree.classes))
+    held_out = [
+        _HeldOut(head, train.some(np.flatnonzero(folds == fold)))
+        for fold, head in enumerate(fit.fold_heads)
+        if (folds == fold).any()
     ]
-    logits = np.concatenate([training.head.logits(_fused(val, part)) for part in parts])
-    calibration = calibrate(logits, labels, tree, target_precision)
-    shortfall = explain_no_threshold(logits, labels, tree, calibration)
-    bundle = Bundle(backbone, training.head, tree, calibration, origin)
-    scores = [score_listings(bundle, _listings(val, part)) for part in parts]
-    outcomes = compare_with_labels(tree, labels, pa.Table.from_batches(scores))
-    quality = measure_quality(outcomes)
-    bundle = replace(bundle, training={**origin, "val": quality.figures()})
-    return FittedBundle(bundle, training, outcomes, quality, shortfall)
+    return *_ridge(fit.head, fit.choice), held_out
+
+
+def _ridge(head: LinearHead, choice: Choice) -> tuple[str, HeadTraining]:
+    return f"ridge, penalty {choice.strength:g}", HeadTraining(head, [], [choice.loss], 0)
 
 
 def _positions(tree: ClassTree, labels: Sequence[str]) -> npt.NDArray[np.int64]:
@@ -136,19 +215,10 @@ def _bounds(listing_ids: Sequence[str]) -> npt.NDArray[np.int64]:
     return np.array([*new, len(listing_ids)], np.int64)
 
 
-def _fused(photos: LabelledPhotos, bounds: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-    return fuse_photos(photos.vectors[bounds[0] : bounds[-1]], np.diff(bounds))
-
-
-def _listings(photos: LabelledPhotos, bounds: npt.NDArray[np.int64]) -> pa.RecordBatch:
-    rows = [
-        {
-            "listing_id": photos.listing_ids[first],
-            "photos": [
-                {"image_index": i, "vector": vector.tobytes(), "reject_reason": None}
-                for i, vector in enumerate(photos.vectors[first:last])
-            ],
-        }
-        for first, last in pairwise(bounds)
-    ]
-    return pa.RecordBatch.from_pylist(rows, schema=LISTINGS)
+def _in_parts(photos: LabelledPhotos) -> Iterator[LabelledPhotos]:
+    """Photos grouped by listing, some thousand listings at a time."""
+    bounds = _bounds(photos.listing_ids)
+    for first in range(0, len(bounds) - 1, _LISTINGS_AT_ONCE):
+        last = min(first + _LISTINGS_AT_ONCE, len(bounds) - 1)
+        rows = slice(bounds[first], bounds[last])
+        yield LabelledPhotos(photos.listing_ids[rows], photos.labels[rows], photos.vectors[rows])

@@ -99,7 +99,7 @@ def test_card_of_a_bundle(bundle: Bundle) -> None:
 
 def test_a_bundle_without_training_record_says_so(bundle: Bundle) -> None:
     card = bundle_card(replace(bundle, training={}))
-    assert "## Figures on `val`\n\nNone recorded." in card
+    assert "## Figures on the listings it was calibrated on\n\nNone recorded." in card
     assert "## Training\n\nNothing recorded." in card
 
 
