@@ -49,6 +49,13 @@ class TrainHead(PhotoSettings):
     target_precision: float = Field(
         0.9, gt=0, lt=1, description="share of assigned listings that should be right"
     )
+    unseen_share: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="share of the listings to come whose kind of goods has no label yet; "
+        "--target-precision is to hold among them too",
+    )
     finetune: bool = Field(
         False, description="first fine-tune the whole backbone on the photos of split train"
     )
@@ -152,6 +159,7 @@ def train(settings: TrainHead) -> None:
             train_photos,
             val_photos,
             target_precision=settings.target_precision,
+            unseen_share=settings.unseen_share,
             seed=settings.seed,
             origin={
                 "manifest": data["manifest"],

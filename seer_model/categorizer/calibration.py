@@ -25,6 +25,7 @@ __all__ = [
     "class_probabilities",
     "cross_entropy",
     "explain_no_threshold",
+    "fit_temperature",
 ]
 
 ERROR = 0.1
@@ -154,7 +155,7 @@ def calibrate(
         target_precision: Between 0 and 1.
         error: Likewise.
     """
-    temperature = _fit_temperature(sample, tree)
+    temperature = fit_temperature(sample, tree)
     best, is_open = _best(sample.logits, temperature, tree), _allowed(sample, tree).copy()
     thresholds: list[float | None] = [None] * len(tree.levels)
     depths = _testable(tree)
@@ -240,7 +241,8 @@ def _best(logits: Floats, temperature: float, tree: ClassTree) -> list[LevelBest
     ]
 
 
-def _fit_temperature(sample: CalibrationSample, tree: ClassTree) -> float:
+def fit_temperature(sample: CalibrationSample, tree: ClassTree) -> float:
+    """The temperature of the listings whose label their head knew, see `calibrate`; else 1."""
     targets = np.array([tree.position.get(label, -1) for label in sample.labels], np.int64)
     rows = np.flatnonzero((targets >= 0) & np.isfinite(sample.logits[range(len(targets)), targets]))
     if len(rows) == 0:

@@ -1,6 +1,6 @@
 """From labelled photos to a bundle: train the head, calibrate it, measure it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from seer_model.categorizer.calibration import (
     calibrate,
     explain_no_threshold,
 )
+from seer_model.categorizer.familiarity import Familiarity
 from seer_model.categorizer.head import LinearHead
 from seer_model.categorizer.hierarchy import ClassTree
 from seer_model.categorizer.scoring import LISTINGS, fuse_photos, score_listings
@@ -32,6 +33,12 @@ from seer_model.training.ridge import (
     HeldOutPhotos,
     choose_strength,
     ridge_heads,
+)
+from seer_model.training.unseen import (
+    add_unseen,
+    choose_limits,
+    fit_familiarity,
+    score_held_out,
 )
 from seer_model.training.watch import Watch, unwatched
 
@@ -88,6 +95,7 @@ def fit_bundle(
     val: LabelledPhotos,
     *,
     target_precision: float,
+    unseen_share: float,
     seed: int,
     origin: dict[str, Any],
     watch: Watch = unwatched,
@@ -108,7 +116,8 @@ def fit_bundle(
         train: Training photos.
         val: Photos of other listings, or none.
         target_precision: Share of assigned listings that should be right.
-        seed: Seed of the order of photos.
+        unseen_share: Share of goods never seen, among which the precision is to hold too.
+        seed: Seed of the order of photos, and of the classes that are held out together.
         origin: Facts about the data, recorded in the bundle.
         watch: Shows the training's progress.
 
@@ -119,30 +128,61 @@ def fit_bundle(
     tree = ClassTree(taxonomy, train.labels)
     ClassTree(taxonomy, [*train.labels, *val.labels])
     if len(val.labels):
-        name, training, held_out = _fit_with_val(tree, train, val, seed, watch)
+        name, training, held_out, retrain = _fit_with_val(tree, train, val, seed, watch)
     else:
-        name, training, held_out = _fit_across(tree, train)
+        name, training, held_out, retrain = _fit_across(tree, train)
     calibrated_on = "val" if len(val.labels) else "cross-fitting of train"
     how = {"head": name, "calibrated_on": calibrated_on}
-    parts = [_HeldOut(one.head, part) for one in held_out for part in _in_parts(one.photos)]
+    parts = [one._replace(photos=part) for one in held_out for part in _in_parts(one.photos)]
     labels = [label for part in parts for label in part.labels()]
-    logits = np.concatenate([part.head.logits(part.fused()) for part in parts])
-    sample = CalibrationSample(logits, labels)
-    calibration = calibrate(sample, tree, target_precision)
-    shortfall = explain_no_threshold(sample, tree, calibration)
-    bundle = Bundle(backbone, training.head, tree, calibration)
-    scores = [score_listings(replace(bundle, head=part.head), part.listings()) for part in parts]
+    fused = [part.fused() for part in parts]
+    logits = [p.head.logits(features) for p, features in zip(parts, fused, strict=True)]
+    distances = [
+        p.familiarity.distances(features) for p, features in zip(parts, fused, strict=True)
+    ]
+    far, sample = np.concatenate(distances), CalibrationSample(np.concatenate(logits), labels)
+    limits = choose_limits(far, sample, tree)
+    known = add_unseen(sample, far, limits, tree)
+    new = None
+    if unseen_share:
+        vectors, positions = train.vectors, _positions(tree, train.labels)
+        new = score_held_out(tree, vectors, positions, *_some_listings(tree, train), retrain, seed)
+    mixed = add_unseen(sample, far, limits, tree, new, unseen_share, seed)
+    calibration = calibrate(mixed, tree, target_precision)
+    shortfall = explain_no_threshold(known, tree, calibration)
+    if shortfall and not calibrate(known, tree, target_precision).assigns_nothing:
+        shortfall = Shortfall(
+            f"no score shows a precision of {target_precision:g} if {unseen_share:.0%} of the "
+            "listings are goods never seen; train on more kinds and labels, fine-tune the "
+            "backbone, or lower the target or --unseen-share",
+            None,
+        )
+    familiarity = fit_familiarity(train.vectors, _positions(tree, train.labels), len(tree.classes))
+    familiarity = replace(familiarity, limits=limits)
+    bundle = Bundle(backbone, training.head, tree, calibration, familiarity=familiarity)
+    scores = [score_listings(part.of(bundle), part.listings()) for part in parts]
     outcomes = compare_with_labels(tree, labels, pa.Table.from_batches(scores))
     quality = measure_quality(outcomes)
     bundle = replace(bundle, training={**origin, **how, "val": quality.figures()})
     return FittedBundle(bundle, training, outcomes, quality, shortfall)
 
 
+Retrain = Callable[[npt.NDArray[np.bool_]], LinearHead]
+"""Trains the head on some classes alone, (classes,); the others have the bias -inf."""
+
+
 class _HeldOut(NamedTuple):
-    """Photos grouped by listing, and a head that was not trained on them."""
+    """Photos grouped by listing, and a head and a familiarity that were not fitted on them."""
 
     head: LinearHead
+    familiarity: Familiarity
     photos: LabelledPhotos
+
+    def of(self, bundle: Bundle) -> Bundle:
+        """The bundle, but for what it has seen of the photos."""
+        assert bundle.familiarity is not None  # noqa: S101 - just fitted
+        familiarity = replace(self.familiarity, limits=bundle.familiarity.limits)
+        return replace(bundle, head=self.head, familiarity=familiarity)
 
     def labels(self) -> list[str]:
         return [self.photos.labels[first] for first in _bounds(self.photos.listing_ids)[:-1]]
@@ -167,7 +207,7 @@ class _HeldOut(NamedTuple):
 
 def _fit_with_val(
     tree: ClassTree, train: LabelledPhotos, val: LabelledPhotos, seed: int, watch: Watch
-) -> tuple[str, HeadTraining, list[_HeldOut]]:
+) -> tuple[str, HeadTraining, list[_HeldOut], Retrain]:
     """Logistic regression or ridge, whichever has the better loss on `val`."""
     val, classes = val.by_listing(), len(tree.classes)
     known = np.array([label in tree.position for label in val.labels], np.bool_)
@@ -181,28 +221,77 @@ def _fit_with_val(
     ridge = ridge_heads(train.vectors, labels, classes=classes, strengths=STRENGTHS)
     choice = choose_strength([HeldOutPhotos(ridge, features, val_labels)])
     name = "logistic regression"
+
+    def retrain(kept: npt.NDArray[np.bool_]) -> LinearHead:
+        position = np.cumsum(kept) - 1
+        rows, val_rows = kept[labels], kept[val_labels]
+        stop_by = (features[val_rows], position[val_labels[val_rows]])
+        if not val_rows.any():  # Then there is nothing to stop by but what is trained on.
+            stop_by = (train.vectors[rows], position[labels[rows]])
+        taught = (train.vectors[rows], position[labels[rows]])
+        head = train_head(*taught, *stop_by, classes=int(kept.sum()), seed=seed, watch=watch).head
+        return _spread(head, kept)
+
     if choice.loss < min(training.val_loss):
         head = ridge[STRENGTHS.index(choice.strength)].scaled(1 / choice.temperature)
         name, training = _ridge(head, choice)
-    return name, training, [_HeldOut(training.head, val)]
+        retrain = _ridge_again(train.vectors, labels, choice)
+    familiarity = fit_familiarity(train.vectors, labels, classes)
+    return name, training, [_HeldOut(training.head, familiarity, val)], retrain
 
 
-def _fit_across(tree: ClassTree, train: LabelledPhotos) -> tuple[str, HeadTraining, list[_HeldOut]]:
+def _fit_across(
+    tree: ClassTree, train: LabelledPhotos
+) -> tuple[str, HeadTraining, list[_HeldOut], Retrain]:
     """Ridge from all photos, and beside it the heads of the folds."""
     train = train.by_listing()
     labels, bounds = _positions(tree, train.labels), _bounds(train.listing_ids)
     folds = np.repeat(deal_folds(labels[bounds[:-1]]), np.diff(bounds))
-    fit = cross_fit(train.vectors, labels, folds, classes=len(tree.classes))
-    held_out = [
-        _HeldOut(head, train.some(np.flatnonzero(folds == fold)))
-        for fold, head in enumerate(fit.fold_heads)
-        if (folds == fold).any()
-    ]
-    return *_ridge(fit.head, fit.choice), held_out
+    vectors, classes = train.vectors, len(tree.classes)
+    fit = cross_fit(vectors, labels, folds, classes=classes)
+    held_out = []
+    for fold, head in enumerate(fit.fold_heads):
+        others, own = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+        if len(own) and len(others):
+            familiarity = fit_familiarity(vectors[others], labels[others], classes)
+            held_out.append(_HeldOut(head, familiarity, train.some(own)))
+    return *_ridge(fit.head, fit.choice), held_out, _ridge_again(vectors, labels, fit.choice)
 
 
 def _ridge(head: LinearHead, choice: Choice) -> tuple[str, HeadTraining]:
     return f"ridge, penalty {choice.strength:g}", HeadTraining(head, [], [choice.loss], 0)
+
+
+def _ridge_again(
+    vectors: npt.NDArray[np.float16], labels: npt.NDArray[np.int64], choice: Choice
+) -> Retrain:
+    def retrain(kept: npt.NDArray[np.bool_]) -> LinearHead:
+        rows, position = kept[labels], np.cumsum(kept) - 1
+        taught = vectors[rows], position[labels[rows]]
+        (head,) = ridge_heads(*taught, classes=int(kept.sum()), strengths=[choice.strength])
+        return _spread(head.scaled(1 / choice.temperature), kept)
+
+    return retrain
+
+
+def _spread(head: LinearHead, kept: npt.NDArray[np.bool_]) -> LinearHead:
+    """The head of the classes kept, as one of all classes: the others have the bias -inf."""
+    weight = np.zeros((len(kept), head.weight.shape[1]), np.float32)
+    bias = np.full(len(kept), -np.inf, np.float32)
+    weight[kept], bias[kept] = head.weight, head.bias
+    return LinearHead(weight, bias)
+
+
+def _some_listings(
+    tree: ClassTree, photos: LabelledPhotos
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+    """Features and classes of at most `_LISTINGS_AT_ONCE` listings, evenly chosen."""
+    photos = photos.by_listing()
+    bounds = _bounds(photos.listing_ids)
+    chosen = np.unique(np.linspace(0, len(bounds) - 2, _LISTINGS_AT_ONCE).astype(np.int64))
+    rows = np.concatenate([np.arange(bounds[i], bounds[i + 1]) for i in chosen])
+    fused = fuse_photos(photos.vectors[rows], np.diff(bounds)[chosen])
+    return fused, _positions(tree, [photos.labels[first] for first in bounds[chosen]])
 
 
 def _positions(tree: ClassTree, labels: Sequence[str]) -> npt.NDArray[np.int64]:

@@ -5,6 +5,7 @@ is trained without them, and then scores their listings.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import NamedTuple
 
@@ -12,17 +13,32 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.covariance import ledoit_wolf
 
-from seer_model.categorizer.familiarity import Familiarity
+from seer_model.categorizer.calibration import (
+    CalibrationSample,
+    class_probabilities,
+    fit_temperature,
+)
+from seer_model.categorizer.familiarity import Familiarity, level_distances
 from seer_model.categorizer.head import LinearHead
 from seer_model.categorizer.hierarchy import ClassTree
 
-__all__ = ["HeldOut", "fit_familiarity", "hold_out_classes", "score_held_out"]
+__all__ = [
+    "HeldOut",
+    "add_unseen",
+    "choose_limits",
+    "fit_familiarity",
+    "hold_out_classes",
+    "score_held_out",
+]
 
 Floats = npt.NDArray[np.float32]
 Halves = npt.NDArray[np.float16]
 Labels = npt.NDArray[np.int64]
 
 FOLDS = 5
+FAMILIAR_SHARE = 0.95
+"""Share of the known listings that are familiar, at each level."""
+
 _WHOLE_SHARE = 0.5
 _AXES = 64
 # Only so many rows are ever held in more than the two bytes a value that they come in.
@@ -52,8 +68,8 @@ def fit_familiarity(features: Halves, labels: Labels, classes: int) -> Familiari
 
     Args:
         features: float16, (photos, width).
-        labels: int64, (photos,), from 0 to `classes` - 1, every class at least once.
-        classes: Number of classes.
+        labels: int64, (photos,), from 0 to `classes` - 1.
+        classes: Number of classes; one without a photo is infinitely far from everything.
     """
     counts = np.bincount(labels, minlength=classes)[:, None]
     sums = np.zeros((classes, features.shape[1]))
@@ -65,7 +81,7 @@ def fit_familiarity(features: Halves, labels: Labels, classes: int) -> Familiari
     mean = sums.sum(axis=0) / len(labels)
     scale = np.sqrt(np.maximum(squares / len(labels) - mean**2, 0))
     scale[scale < 1e-6] = 1.0
-    means = (sums / counts - mean) / scale
+    means = (sums / np.maximum(counts, 1) - mean) / scale
     # Of many photos, evenly chosen ones do.
     rows = np.unique(np.linspace(0, len(labels) - 1, _ROWS_AT_ONCE).astype(np.int64))
     several = rows[counts[labels[rows], 0] > 1]
@@ -80,7 +96,7 @@ def fit_familiarity(features: Halves, labels: Labels, classes: int) -> Familiari
     scale, means = scale * np.sqrt(rest), means / np.sqrt(rest)
     shortening = directions * np.sqrt(np.maximum(1 - rest / variances, 0))[:, None]
     weight = means - means @ shortening.T @ shortening
-    bias = (means * weight).sum(axis=1)
+    bias = np.where(counts[:, 0] > 0, (means * weight).sum(axis=1), np.inf)
     arrays = (mean, scale, shortening, weight, bias, np.empty(0))
     return Familiarity(*(np.ascontiguousarray(array, np.float32) for array in arrays))
 
@@ -127,9 +143,9 @@ def score_held_out(
     photo_labels: Labels,
     listings: Floats,
     listing_labels: Labels,
-    train_without: Callable[[Labels], LinearHead],
+    retrain: Callable[[npt.NDArray[np.bool_]], LinearHead],
     seed: int,
-) -> HeldOut:
+) -> HeldOut | None:
     """Score the listings of every class by a head that was trained without the class.
 
     Args:
@@ -138,27 +154,88 @@ def score_held_out(
         photo_labels: Their classes.
         listings: Features of fused listings, float32, (listings, width).
         listing_labels: Their classes.
-        train_without: Trains a head, given the new position of each class, int64, (classes,); -1
-            for those held out.
+        retrain: Trains a head on some classes alone, bool, (classes,); for the others its logits
+            are -inf.
         seed: Which classes are held out together.
+
+    Returns:
+        None if there are too few classes to hold one out.
     """
-    width = len(tree.classes)
     found = []
     for fold in hold_out_classes(tree, seed):
-        is_kept = np.array([c not in fold for c in tree.classes])
-        position = np.where(is_kept, np.cumsum(is_kept) - 1, -1)
-        rows = np.flatnonzero(~is_kept[listing_labels])
-        taught = is_kept[photo_labels]
-        head = train_without(position)
-        familiarity = fit_familiarity(
-            photos[taught], position[photo_labels[taught]], int(is_kept.sum())
-        )
-        logits = np.full((len(rows), width), -np.inf, np.float32)
-        logits[:, is_kept] = head.logits(listings[rows])
-        distances = np.full((len(rows), width), np.inf, np.float32)
-        distances[:, is_kept] = familiarity.distances(listings[rows])
-        found.append(HeldOut(logits, distances, listing_labels[rows]))
+        kept = np.array([c not in fold for c in tree.classes], np.bool_)
+        rows, taught = ~kept[listing_labels], kept[photo_labels]
+        familiarity = fit_familiarity(photos[taught], photo_labels[taught], len(kept))
+        distances = familiarity.distances(listings[rows])
+        found.append(HeldOut(retrain(kept).logits(listings[rows]), distances, listing_labels[rows]))
     if not found:
-        nothing = np.empty((0, width), np.float32)
-        return HeldOut(nothing, nothing, np.empty(0, np.int64))
+        return None
     return HeldOut(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
+
+
+def choose_limits(distances: Floats, sample: CalibrationSample, tree: ClassTree) -> Floats:
+    """Choose how far a listing may be from the category of each level: as far as most known ones.
+
+    Args:
+        distances: float32, (listings, classes), of the listings of `sample`.
+        sample: Listings that neither head nor familiarity was fitted on.
+        tree: The classes.
+
+    Returns:
+        float32, (levels,); `FAMILIAR_SHARE` of the listings of known classes are within.
+    """
+    of_levels = _of_levels(distances, sample, tree, fit_temperature(sample, tree))
+    own = [tree.position.get(label, -1) for label in sample.labels]
+    known = np.isfinite(sample.logits[range(len(own)), own]) & (np.array(own) >= 0)
+    if not known.any():  # One listing a class, each unknown to its head.
+        return np.full(len(tree.levels), np.finfo(np.float32).max, np.float32)
+    limits = np.quantile(of_levels[known], FAMILIAR_SHARE, axis=0, method="higher")
+    return np.asarray(limits, np.float32)
+
+
+def add_unseen(
+    sample: CalibrationSample,
+    distances: Floats,
+    limits: Floats,
+    tree: ClassTree,
+    held_out: HeldOut | None = None,
+    share: float = 0.0,
+    seed: int = 0,
+) -> CalibrationSample:
+    """Mix known and held-out listings as new goods would be among a day's listings.
+
+    As many held-out listings are drawn as make up the share. All of them with a weight would vary
+    less, but an exact test, which shows more, takes no weights. Where a listing is not familiar it
+    is not allowed, and so counts neither as right nor as wrong.
+
+    Args:
+        sample: Listings as they are known, unweighted.
+        distances: float32, (listings, classes), of these.
+        limits: Of `Familiarity`.
+        tree: The classes.
+        held_out: Listings that stand for goods never seen; None for none.
+        share: Their share among a day's listings, from 0 to below 1.
+        seed: Which of them are drawn.
+    """
+    temperature = fit_temperature(sample, tree)
+    allowed = _of_levels(distances, sample, tree, temperature) <= limits
+    if held_out is None:
+        return replace(sample, allowed=allowed)
+    known = len(sample.labels)
+    count = min(round(share / (1 - share) * known), len(held_out.labels))
+    rows = np.random.default_rng(seed).choice(len(held_out.labels), count, replace=False)
+    labels = [tree.classes[i] for i in held_out.labels[rows]]
+    unseen = CalibrationSample(held_out.logits[rows], labels)
+    new_allowed = _of_levels(held_out.distances[rows], unseen, tree, temperature) <= limits
+    return CalibrationSample(
+        np.concatenate([sample.logits, unseen.logits]),
+        [*sample.labels, *labels],
+        allowed=np.concatenate([allowed, new_allowed]),
+    )
+
+
+def _of_levels(
+    distances: Floats, sample: CalibrationSample, tree: ClassTree, temperature: float
+) -> Floats:
+    best = tree.best(class_probabilities(sample.logits, temperature))
+    return level_distances(distances, tree, best)

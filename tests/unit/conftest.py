@@ -117,6 +117,7 @@ def fitted(
         labelled_photos(120, seed=1),
         labelled_photos(120, seed=2),
         target_precision=0.8,
+        unseen_share=0.0,
         seed=0,
         origin={"manifest": "synthetic", "seed": 0},
     )

@@ -31,8 +31,9 @@ FILES = [
     "backbone/weights.safetensors",
     "head.safetensors",
     "taxonomy.parquet",
+    "familiarity.safetensors",
 ]
-FAMILIARITY = "familiarity.safetensors"
+FAMILIARITY = FILES[-1]
 
 
 @pytest.fixture(scope="module")

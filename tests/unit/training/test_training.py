@@ -24,7 +24,7 @@ Fit = Callable[..., FittedBundle]
 @pytest.fixture
 def fit(backbone: Backbone, taxonomy: Taxonomy) -> Fit:
     def call(train: LabelledPhotos, val: LabelledPhotos, **options: Any) -> FittedBundle:
-        defaults = {"target_precision": 0.8, "seed": 0, "origin": {}}
+        defaults = {"target_precision": 0.8, "unseen_share": 0.0, "seed": 0, "origin": {}}
         return fit_bundle(backbone, taxonomy, train, val, **defaults | options)
 
     return call
