@@ -147,7 +147,7 @@ def fit_bundle(
     if unseen_share:
         vectors, positions = train.vectors, _positions(tree, train.labels)
         new = score_held_out(tree, vectors, positions, *_some_listings(tree, train), retrain, seed)
-    mixed = add_unseen(sample, far, limits, tree, new, unseen_share, seed)
+    mixed = add_unseen(sample, far, limits, tree, new, unseen_share)
     calibration = calibrate(mixed, tree, target_precision)
     shortfall = explain_no_threshold(known, tree, calibration)
     if shortfall and not calibrate(known, tree, target_precision).assigns_nothing:

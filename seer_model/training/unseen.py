@@ -36,7 +36,7 @@ Halves = npt.NDArray[np.float16]
 Labels = npt.NDArray[np.int64]
 
 FOLDS = 5
-FAMILIAR_SHARE = 0.95
+FAMILIAR_SHARE = 0.98
 """Share of the known listings that are familiar, at each level."""
 
 _WHOLE_SHARE = 0.5
@@ -200,12 +200,12 @@ def add_unseen(
     tree: ClassTree,
     held_out: HeldOut | None = None,
     share: float = 0.0,
-    seed: int = 0,
 ) -> CalibrationSample:
     """Mix known and held-out listings as new goods would be among a day's listings.
 
-    As many held-out listings are drawn as make up the share. All of them with a weight would vary
-    less, but an exact test, which shows more, takes no weights. Where a listing is not familiar it
+    As many held-out listings are taken as make up the share, evenly over their scores at the top
+    level (systematic sampling). All of them with a weight would vary less, but an exact test, which
+    shows more, takes no weights. Where a listing is not familiar it
     is not allowed, and so counts neither as right nor as wrong.
 
     Args:
@@ -215,7 +215,6 @@ def add_unseen(
         tree: The classes.
         held_out: Listings that stand for goods never seen; None for none.
         share: Their share among a day's listings, from 0 to below 1.
-        seed: Which of them are drawn.
     """
     temperature = fit_temperature(sample, tree)
     allowed = _of_levels(distances, sample, tree, temperature) <= limits
@@ -223,7 +222,9 @@ def add_unseen(
         return replace(sample, allowed=allowed)
     known = len(sample.labels)
     count = min(round(share / (1 - share) * known), len(held_out.labels))
-    rows = np.random.default_rng(seed).choice(len(held_out.labels), count, replace=False)
+    top = tree.best(class_probabilities(held_out.logits, temperature))[0].score
+    evenly = (np.arange(count) + 0.5) * len(top) / max(count, 1)
+    rows = np.argsort(top, kind="stable")[evenly.astype(np.int64)]
     labels = [tree.classes[i] for i in held_out.labels[rows]]
     unseen = CalibrationSample(held_out.logits[rows], labels)
     new_allowed = _of_levels(held_out.distances[rows], unseen, tree, temperature) <= limits
