@@ -50,7 +50,7 @@ class TrainHead(PhotoSettings):
         0.9, gt=0, lt=1, description="share of assigned listings that should be right"
     )
     unseen_share: float = Field(
-        0.1,
+        0.2,
         ge=0,
         lt=1,
         description="share of the listings to come whose kind of goods has no label yet; "
