@@ -75,12 +75,12 @@ class Extractor:
     """A frozen backbone behind the same embedder as in production."""
 
     def __init__(self, backbone: Backbone) -> None:
-        self._embedder = PhotoEmbedder.open(backbone, threads=THREADS)
+        self.embedder = PhotoEmbedder.open(backbone, threads=THREADS)
 
     def features(self, photos: Photos, degrade: Degrade | None = None) -> Features:
         """Embed photos; returns float32 of shape (photos, width)."""
         sources = (photo_source(path, degrade) for path in photos.paths)
-        vectors = [photo.vector for photo in self._embedder.embed(sources)]
+        vectors = [photo.vector for photo in self.embedder.embed(sources)]
         return np.stack([vector for vector in vectors if vector is not None]).astype(np.float32)
 
 

@@ -102,6 +102,7 @@ def main() -> None:
         train,
         val,
         target_precision=0.9,
+        unseen_share=0.1,
         seed=0,
         origin={},
     )

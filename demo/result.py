@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs.pages.contact_sheet import Tile, draw_contact_sheet
-from schemas.categories import Decision
+from schemas.categories import Decision, ReviewReason
 from schemas.taxonomy import Taxonomy
 from seer_model.photos.fetch import read_photo
 from seer_model.photos.limits import PhotoLimits, PhotoRejected
@@ -36,6 +36,7 @@ class _Outcome(Enum):
     ASSIGNED = ("+", "assigned", "green", "#2e9e5b")
     WRONG = ("✗", "wrong", "red", "#c8452f")
     REVIEW = ("?", "to review", "yellow", "#e0a100")
+    UNFAMILIAR = ("!", "unfamiliar", "magenta", "#8a4fbf")
     REJECTED = ("-", "rejected", "dim", "#7a828e")
 
     def __init__(self, symbol: str, word: str, style: str, colour: str) -> None:
@@ -136,7 +137,8 @@ def _outcome(row: Mapping[str, Any], right: set[str] | None) -> _Outcome:
     if row["decision"] == Decision.REJECTED:
         return _Outcome.REJECTED
     if row["decision"] == Decision.NEEDS_REVIEW:
-        return _Outcome.REVIEW
+        is_unfamiliar = row["review_reason"] == ReviewReason.UNFAMILIAR
+        return _Outcome.UNFAMILIAR if is_unfamiliar else _Outcome.REVIEW
     if right is None:
         return _Outcome.ASSIGNED
     return _Outcome.RIGHT if row["category_id"] in right else _Outcome.WRONG
@@ -165,7 +167,10 @@ def _sentence(listings: Sequence[_Listing], figures: Mapping[str, Any]) -> str:
         text += f", {right} of them right ({right / (right + wrong):.0%}; "
         text += f"target {figures['target_precision']:.0%})"
     text += f", {figures['assigned_exact']} to an exact class"
-    text += f"; {figures['needs_review']} to review; {figures['rejected']} rejected"
+    text += f"; {figures['needs_review']} to review"
+    if unfamiliar := figures["review_reasons"][ReviewReason.UNFAMILIAR]:
+        text += f", {unfamiliar} of them unlike what was taught"
+    text += f"; {figures['rejected']} rejected"
     if reasons := figures["reject_reasons"]:
         why = ", ".join(f"{name} {count}" for name, count in sorted(reasons.items()))
         text += f", no photo of theirs being usable ({why})"
@@ -179,7 +184,7 @@ def _examples(listings: Sequence[_Listing], taxonomy: Taxonomy) -> Table:
     for one in listings:
         mark = Text(f"{one.outcome.symbol} {one.outcome.word}", one.outcome.style)
         path = " > ".join(one.category)
-        if one.outcome is _Outcome.REVIEW and one.category:
+        if one.outcome in (_Outcome.REVIEW, _Outcome.UNFAMILIAR) and one.category:
             path = f"{_name(one, taxonomy)}?"
         table.add_row(mark, *map(Text, (one.row["listing_id"], path, one.score, one.truth)))
     return table

@@ -65,7 +65,7 @@ from jobs.stages.scratch import scratch_base, scratch_space
 from jobs.stages.store.opening import hold_store, open_store
 from jobs.stages.unread import check_drivers, check_unread
 from jobs.stages.worker import ship_model
-from schemas.categories import CATEGORIES, Decision
+from schemas.categories import CATEGORIES, Decision, ReviewReason
 from schemas.errors import DataContractError
 from seer_model.categorizer.bundle import ResolvedBundle
 from seer_model.categorizer.hierarchy import ClassTree
@@ -195,6 +195,7 @@ def _check_counts(photos: DataFrame, staged: DataFrame) -> dict[str, Any]:
         F.count("*").alias("rows"),
         F.countDistinct("listing_id").alias("listings"),
         *[F.count_if(F.col("decision") == d.value).alias(d.value) for d in Decision],
+        *[F.count_if(F.col("review_reason") == r.value).alias(r.value) for r in ReviewReason],
         F.coalesce(F.sum("images_used"), F.lit(0)).alias("used"),
         F.coalesce(F.sum("images_rejected"), F.lit(0)).alias("rejected_photos"),
     )
@@ -213,6 +214,7 @@ def _check_counts(photos: DataFrame, staged: DataFrame) -> dict[str, Any]:
     return {
         "listings": read.listings,
         **{d.value: written[d.value] for d in Decision},
+        "review_reasons": {r.value: written[r.value] for r in ReviewReason},
         "reject_reasons": {row["reject_reason"]: row["count"] for row in reasons},
         "photos": read.photos,
         "photos_used": written.used,
@@ -240,6 +242,7 @@ def _rates(counts: dict[str, Any]) -> dict[str, float]:
         "coverage": round(counts[Decision.ASSIGNED] / listings, 4),
         "exact_coverage": round(counts["assigned_exact"] / listings, 4),
         "needs_review_rate": round(counts[Decision.NEEDS_REVIEW] / listings, 4),
+        "unfamiliar_rate": round(counts["review_reasons"][ReviewReason.UNFAMILIAR] / listings, 4),
         "rejected_rate": round(counts[Decision.REJECTED] / listings, 4),
         "photos_rejected_rate": round(counts["photos_rejected"] / photos, 4),
     }

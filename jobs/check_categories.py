@@ -41,7 +41,7 @@ from jobs.command.session import start_session
 from jobs.stages.aggregates import aggregate
 from jobs.stages.manifest import read_photos
 from jobs.stages.publish.opening import CATEGORIES_TABLE, open_output
-from schemas.categories import Decision, check_categories
+from schemas.categories import Decision, ReviewReason, check_categories
 from schemas.errors import DataContractError
 
 
@@ -108,6 +108,7 @@ def _count(photos: DataFrame, published: DataFrame, where: str) -> dict[str, Any
         published,
         F.count("*").alias("listings"),
         *[F.count_if(F.col("decision") == d.value).alias(d.value) for d in Decision],
+        *[F.count_if(F.col("review_reason") == r.value).alias(r.value) for r in ReviewReason],
         F.coalesce(F.sum("images_used"), F.lit(0)).alias("photos_used"),
         F.coalesce(F.sum("images_rejected"), F.lit(0)).alias("photos_rejected"),
         F.countDistinct("run_id").alias("runs"),

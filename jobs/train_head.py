@@ -3,8 +3,10 @@
     python -m jobs.train_head --manifest manifest --taxonomy tree.csv
 
 The head learns from listings in the split `train` or in none; those in `val` decide when to stop
-and calibrate. If no listing is in `val`, a seventh of the others is held out, by a hash of their
-ids. `jobs.stages.labels` says what becomes of listings with two labels or splits.
+and calibrate. If no listing is in `val`, cross-fitting on the others does both; with `--finetune`,
+which has seen them all, and `--balance`, which knows when to stop by `val` alone, a seventh is held
+out instead, by a hash of their ids. `jobs.stages.labels` says what becomes of listings with two
+labels or splits.
 """
 
 import logging
@@ -47,6 +49,13 @@ class TrainHead(PhotoSettings):
     scratch: str | None = SCRATCH
     target_precision: float = Field(
         0.9, gt=0, lt=1, description="share of assigned listings that should be right"
+    )
+    unseen_share: float = Field(
+        0.2,
+        ge=0,
+        lt=1,
+        description="share of the listings to come whose kind of goods has no label yet; "
+        "--target-precision is to hold among them too",
     )
     balance: str | None = Field(
         None, description="slice of the manifest whose groups should fare alike, such as region"
@@ -116,7 +125,11 @@ def train(settings: TrainHead) -> None:
     backbone = registry.resolve_backbone(settings.backbone)
     spark = start_session("train_head")
     ds = settings.ds.isoformat() if settings.ds else None
-    labelled = choose_labelled(read_photos(spark, settings.manifest, ds), hold_out=True)
+    found = read_photos(spark, settings.manifest, ds)
+    # A fine-tuned backbone knows the photos of train by heart, and cross-fitting would not notice;
+    # nor does it balance groups.
+    hold_out = settings.finetune or settings.balance is not None
+    labelled = choose_labelled(found, hold_out=hold_out)
     photos = labelled.in_splits("train", "val")
     base = scratch_base(spark, settings.scratch, settings.embeddings)
     with (
@@ -140,6 +153,11 @@ def train(settings: TrainHead) -> None:
             embedded = _embed(photos, model, backbone.width, store, scratch, settings)
         job_run.adds_to(settings.embeddings, rows=embedded.photos_embedded)
         train_photos, val_photos = embedded.train, embedded.val
+        if settings.finetune and not val_photos.labels:
+            raise DataContractError(
+                "no photo of val can be read, and a fine-tuned backbone has seen all others: put "
+                "some labelled listings into the split val"
+            )
         started = perf_counter()
         fitted = fit_bundle(
             backbone,
@@ -147,6 +165,7 @@ def train(settings: TrainHead) -> None:
             train_photos,
             val_photos,
             target_precision=settings.target_precision,
+            unseen_share=settings.unseen_share,
             seed=settings.seed,
             balance=settings.balance,
             origin={
@@ -176,6 +195,8 @@ def train(settings: TrainHead) -> None:
             "store_files_damaged": embedded.store_files_damaged,
             "seconds_embedding": round(embedded.seconds, 1),
             "seconds_training": round(seconds_training, 1),
+            "head": fitted.bundle.training["head"],
+            "calibrated_on": fitted.bundle.training["calibrated_on"],
             "epochs": len(training.train_loss),
             "balanced": fitted.balanced,
             "temperature": fitted.bundle.calibration.temperature,
@@ -314,14 +335,12 @@ def _slices(photos: DataFrame, work: Folder) -> pa.Table:
 
 
 def _split(spool: Spool, slices: pa.Table, width: int) -> tuple[LabelledPhotos, LabelledPhotos]:
-    """Photos to train on, and photos to stop and calibrate by."""
+    """Photos to train on, and photos to stop and calibrate by, if there are any in `val`."""
     table = spool.read("listing_id", "category_id", "split", "vector_key")
     order, val = _order(table, _is_val(table), "listing_id", "vector_key")
     train = len(order) - val
-    if not train or not val:
-        raise DataContractError(
-            f"too few labelled photos that can be read: {train} to train on, {val} to calibrate on"
-        )
+    if not train:
+        raise DataContractError("no labelled photo to train on can be read")
     listing_ids = table.column("listing_id").take(order).to_pylist()
     categories = table.column("category_id").take(order).combine_chunks().dictionary_encode()
     names = categories.dictionary.to_pylist()

@@ -10,7 +10,7 @@ from schemas.columns import column, column_problems
 from schemas.errors import DataContractError
 from schemas.rejects import RejectReason
 
-__all__ = ["CATEGORIES", "Decision", "check_categories"]
+__all__ = ["CATEGORIES", "Decision", "ReviewReason", "check_categories"]
 
 _CANDIDATE = pa.struct([("category_id", pa.string()), ("score", pa.float32())])
 
@@ -27,6 +27,7 @@ CATEGORIES: pa.Schema = pa.schema(
             "the best five classes, best first; none for a rejected listing",
             nullable=False,
         ),
+        column("review_reason", pa.string(), "why it needs review: unfamiliar or unsure"),
         column("reject_reason", pa.string(), "why no photo of a rejected listing could be used"),
         column("images_used", pa.int32(), "photos that the decision rests on", nullable=False),
         column("images_rejected", pa.int32(), "photos that could not be used", nullable=False),
@@ -55,9 +56,18 @@ class Decision(StrEnum):
     ASSIGNED = "assigned"
     """The score of a leaf, or of an ancestor, reached its threshold."""
     NEEDS_REVIEW = "needs_review"
-    """No score reached its threshold."""
+    """No category is familiar and sure enough; `ReviewReason` says which is missing."""
     REJECTED = "rejected"
     """None of the listing's photos could be used."""
+
+
+class ReviewReason(StrEnum):
+    """Why a listing needs review."""
+
+    UNFAMILIAR = "unfamiliar"
+    """It is unlike the category that it would be assigned, or unlike all that the model knows."""
+    UNSURE = "unsure"
+    """It is like what the model knows, and no score reached its threshold."""
 
 
 def check_categories(table: pa.Table, where: str) -> None:
@@ -104,8 +114,11 @@ def _rules(table: pa.Table) -> list[Rule]:
     decision = table["decision"].cast(pa.large_string())
     assigned = pc.equal(decision, Decision.ASSIGNED)
     rejected = pc.equal(decision, Decision.REJECTED)
+    needs_review = pc.equal(decision, Decision.NEEDS_REVIEW)
     reason = table["reject_reason"].cast(pa.large_string())
     has_reason = pc.is_valid(reason)
+    review_reason = table["review_reason"].cast(pa.large_string())
+    has_review_reason = pc.is_valid(review_reason)
     no_path = pc.equal(pc.fill_null(pc.list_value_length(table["category_path"]), 0), 0)
     no_score = pc.is_null(table["score"], nan_is_null=True)
     none_used = pc.equal(table["images_used"], 0)
@@ -127,6 +140,16 @@ def _rules(table: pa.Table) -> list[Rule]:
             "reject_reason",
             pc.and_(pc.invert(rejected), has_reason),
             "null for a listing that is not rejected",
+        ),
+        (
+            "review_reason",
+            pc.and_(has_review_reason, _not_in(review_reason, ReviewReason)),
+            f"one of {', '.join(ReviewReason)}",
+        ),
+        (
+            "review_reason",
+            pc.xor(needs_review, has_review_reason),
+            "a reason for a listing that needs review, and null for others",
         ),
         (
             "category_id",

@@ -5,7 +5,18 @@ import numpy as np
 from demo.samples.appearance import BLACK, GOLD, WHITE, WOOD, Appearance
 from demo.samples.pen import Pen, box, ellipse, mirrored, mix, moved, ribbon, smooth
 
-__all__ = ["book", "bottle", "chair", "guitar", "headphones", "lamp", "mug", "phone", "table"]
+__all__ = [
+    "book",
+    "bottle",
+    "chair",
+    "guitar",
+    "headphones",
+    "lamp",
+    "mug",
+    "phone",
+    "plant",
+    "table",
+]
 
 
 def mug(pen: Pen, look: Appearance) -> None:
@@ -220,3 +231,19 @@ def guitar(pen: Pen, look: Appearance) -> None:
     pen.flat(box(0.43, 0.81, 0.57, 0.84), mix(WOOD, BLACK, 0.6))
     for x in (0.485, 0.495, 0.505, 0.515):
         pen.line([(x, 0.15), (x, 0.82)], (225, 220, 205), 0.003)
+
+
+def plant(pen: Pen, look: Appearance) -> None:
+    """Draw a plant in a pot."""
+    rim, leaves = look.vary(0.62, 0.7), int(look.vary(7, 12))
+    for step in range(leaves):
+        angle = np.pi * (0.08 + 0.84 * step / (leaves - 1))
+        reach, bend = look.vary(0.3, 0.46), look.vary(0.04, 0.12)
+        x, y = 0.5 + reach * np.cos(angle), rim - reach * np.sin(angle) * 1.15
+        middle = ((0.5 + x) / 2, (rim + y) / 2 - bend)
+        green = mix((44, 120, 52), (140, 190, 70), look.vary(0.0, 1.0))
+        pen.solid(smooth([(0.5, rim), (middle[0] - 0.05, middle[1]), (x, y),
+                          (middle[0] + 0.05, middle[1] + 0.04)]), green)  # fmt: skip
+    pot = [(0.34, rim), (0.66, rim), (0.6, 0.95), (0.4, 0.95)]
+    pen.solid(np.array(pot), look.main)
+    pen.solid(box(0.31, rim - 0.03, 0.69, rim + 0.05), look.shade)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from demo.samples.products import KINDS, Kind
+from demo.samples.products import KINDS, NEW_KIND, Kind
 from demo.samples.scenes import draw_scene
 from schemas.errors import SettingsError
 
@@ -23,6 +23,7 @@ __all__ = ["SampleSummary", "draw_sample_listings"]
 _FEWEST_LISTINGS = 6
 _LISTINGS_PER_KIND = 3
 _FLAWED_SHARE = 0.04
+_NEW_KIND_SHARE = 0.02
 _UNUSED_CATEGORIES = (
     ("Clothing", "Garments", "Coat"),
     ("Electronics", "Phones", "Tablet"),
@@ -86,7 +87,8 @@ def draw_sample_listings(
     """Draw listings of one to four photos each, and write their CSV and their taxonomy.
 
     About 60 % of the listings are in the split `train`, 15 % in `val` and 25 % in `new`; every
-    kind of product is in all three. A few photos of `train` and `new` are broken, and up to two
+    kind of product is in all three, but for one that only a few listings of `new` show. A few
+    photos of `train` and `new` are broken, and up to two
     listings of `new` have broken photos only. In one environment a seed always gives the same
     bytes, whatever the number of processes.
 
@@ -151,9 +153,11 @@ def _mapping(processes: int) -> Iterator[Callable[..., Iterator[list[str]]]]:
 def _plan(count: int, rng: np.random.Generator) -> list[_Listing]:
     """Choose kind, split and broken photos of every listing, in shuffled order."""
     kinds = KINDS[: count // _LISTINGS_PER_KIND]
-    places = []
+    # A few listings of a kind that nobody has labelled yet, once there are enough of the others.
+    places = [(NEW_KIND, "new")] * round(_NEW_KIND_SHARE * count)
+    taught = count - len(places)
     for position, kind in enumerate(kinds):
-        share = len(range(position, count, len(kinds)))
+        share = len(range(position, taught, len(kinds)))
         val, new = max(1, round(share * 0.15)), max(1, round(share * 0.25))
         splits = ["train"] * (share - val - new) + ["val"] * val + ["new"] * new
         places += [(kind, split) for split in splits]
@@ -241,7 +245,7 @@ def _category_id(path: Sequence[str]) -> str:
 
 def _taxonomy() -> list[tuple[str, str]]:
     """List every category, parents first: id and path."""
-    leaves = [*(kind.category_path for kind in KINDS), *_UNUSED_CATEGORIES]
+    leaves = [*(kind.category_path for kind in (*KINDS, NEW_KIND)), *_UNUSED_CATEGORIES]
     paths = {leaf[:depth] for leaf in leaves for depth in range(1, len(leaf) + 1)}
     return [(_category_id(path), " > ".join(path)) for path in sorted(paths)]
 

@@ -9,7 +9,7 @@ from demo.samples import household, wearables
 from demo.samples.appearance import Appearance
 from demo.samples.pen import Pen
 
-__all__ = ["KINDS", "Kind", "draw_product"]
+__all__ = ["KINDS", "NEW_KIND", "Kind", "draw_product"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,10 @@ KINDS = (
     Kind(("Clothing", "Accessories", "Hat"), wearables.hat),
 )
 """All kinds. Small samples show only the first ones, which differ the most."""
+
+
+NEW_KIND = Kind(("Home", "Garden", "House plant"), household.plant, stands=True)
+"""A kind that comes up after the training, as new kinds of goods do."""
 
 
 def draw_product(kind: Kind, seed: int, side: int) -> Image.Image:

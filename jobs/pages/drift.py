@@ -12,12 +12,14 @@ _PLURALS = {
     "category": "categories",
     "top_level": "top categories",
     "decision": "decisions",
+    "review_reason": "review reasons",
     "reject_reason": "reject reasons",
     "score": "scores",
 }
 _OF = {
     "category": "the assigned",
     "top_level": "the assigned",
+    "review_reason": "those to review",
     "reject_reason": "the rejected",
     "score": "the scored",
 }
@@ -82,6 +84,6 @@ def _moves(drift: Mapping[str, Any]) -> list[dict[str, Any]]:
 def _shown(distribution: str, value: Any) -> str:
     if distribution == "score":
         return f"from {value / SCORE_BINS:.2f} to {(value + 1) / SCORE_BINS:.2f}"
-    if distribution in ("decision", "reject_reason"):
+    if distribution in ("decision", "review_reason", "reject_reason"):
         return str(value).replace("_", " ")
     return str(value)

@@ -67,6 +67,8 @@ def drift_figures(spark: SparkSession, output: Output, ds: str, bound: float) ->
 
 def _count(spark: SparkSession, output: Output, ds: str) -> DayCounts:
     rows = output.read(spark, ds)
+    if "review_reason" not in rows.columns:  # Published before there was one.
+        rows = rows.withColumn("review_reason", F.lit(None).cast("string"))
     score = F.col("score").cast("double")
     # Without `when`, a null score would land in the last bin: `least` ignores nulls.
     bins = F.when(score.isNotNull(), F.least(F.floor(score * SCORE_BINS), F.lit(SCORE_BINS - 1)))
@@ -76,6 +78,7 @@ def _count(spark: SparkSession, output: Output, ds: str) -> DayCounts:
             F.array_join("category_path", " > ").alias("path"),
             F.get("category_path", F.lit(0)).alias("top_level"),
             "decision",
+            "review_reason",
             "reject_reason",
             bins.cast("int").alias("score"),
             "model_name",

@@ -29,6 +29,7 @@ __all__ = [
 
 _REGNETY = "regnety_"
 _MOST_NAMES = 8
+_LONGEST = 100
 
 
 def make_trunk(architecture: str, feature_stages: int = 1) -> nn.Module:
@@ -42,7 +43,8 @@ def make_trunk(architecture: str, feature_stages: int = 1) -> nn.Module:
             other network.
 
     Raises:
-        SettingsError: timm has no network of that name, or it has no stages to choose from.
+        SettingsError: timm has no network of that name or cannot make it, or it has no stages to
+            choose from.
         ValueError: `feature_stages` of a RegNetY is not 1 to 4.
     """
     _check_name(architecture)
@@ -50,10 +52,12 @@ def make_trunk(architecture: str, feature_stages: int = 1) -> nn.Module:
         return RegNetY(architecture, feature_stages)
     if feature_stages != 1:
         raise SettingsError(
-            f"{architecture}: features of {feature_stages} stages, but only a RegNetY has others "
-            "than of 1"
+            f"{architecture}: cannot give features of {feature_stages} stages; only a RegNetY can"
         )
-    network: nn.Module = timm.create_model(architecture, pretrained=False, num_classes=0)
+    try:
+        network: nn.Module = timm.create_model(architecture, pretrained=False, num_classes=0)
+    except Exception as error:  # Of any kind: some networks need packages that are not there.
+        raise SettingsError(f"{architecture}: timm cannot make it ({_reason(error)})") from error
     return network
 
 
@@ -61,7 +65,7 @@ def _check_name(architecture: str) -> None:
     # Without a prefix: timm would follow `hf-hub:` or `local-dir:` to other code and weights.
     if architecture.isidentifier() and timm.is_model(architecture):
         return
-    close = ", ".join(get_close_matches(architecture, timm.list_models(), _MOST_NAMES))
+    close = ", ".join(get_close_matches(architecture[:_LONGEST], timm.list_models(), _MOST_NAMES))
     raise SettingsError(
         f"unknown architecture {short_repr(architecture)}; "
         + (f"similar names: {close}" if close else "timm.list_models() has the names")
@@ -161,9 +165,8 @@ def check_photo_size(architecture: str, size: int) -> None:
         with torch.no_grad():
             found = tuple(trunk(torch.zeros(1, 3, size, size, device="meta")).shape)
     except Exception as error:  # timm asserts, torch and einsum raise.
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise SettingsError(
-            f"{architecture}: cannot take photos of {size} x {size} pixels ({reason}); "
+            f"{architecture}: cannot take photos of {size} x {size} pixels ({_reason(error)}); "
             f"its own size is {_published(architecture).input_size[1]}"
         ) from error
     if found != (1, width_of(trunk)):
@@ -192,3 +195,7 @@ def published_preprocessing(name: str) -> Preprocessing:
 
 def _published(name: str) -> Any:
     return timm.get_pretrained_cfg(name)
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

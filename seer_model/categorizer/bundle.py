@@ -4,6 +4,7 @@
     backbone/backbone.json        architecture, preprocessing, licence
     backbone/weights.safetensors
     head.safetensors
+    familiarity.safetensors       since format 1.1; a bundle without it finds nothing unfamiliar
     taxonomy.parquet
 
 `bundle.json` holds the SHA-256 of every other file, so its own SHA-256 is the bundle's digest.
@@ -16,6 +17,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
@@ -26,6 +29,7 @@ from schemas.errors import BundleError, DataContractError, TaxonomyError
 from schemas.taxonomy import TAXONOMY, Taxonomy
 from seer_model.backbones.backbone import Backbone, load_backbone, save_backbone
 from seer_model.categorizer.calibration import Calibration
+from seer_model.categorizer.familiarity import Familiarity
 from seer_model.categorizer.head import LinearHead
 from seer_model.categorizer.hierarchy import ClassTree
 from seer_model.files import (
@@ -40,7 +44,7 @@ from seer_model.files import (
 
 __all__ = ["FORMAT", "Bundle", "ResolvedBundle", "load_bundle", "save_bundle"]
 
-FORMAT = "1.0"
+FORMAT = "1.1"
 """Major and minor version of the layout; a reader refuses a newer major version."""
 
 _FILES = (
@@ -49,7 +53,8 @@ _FILES = (
     "head.safetensors",
     "taxonomy.parquet",
 )
-_ALL_PATHS = frozenset({"bundle.json", "backbone", *_FILES})
+_FAMILIARITY = "familiarity.safetensors"
+_ALL_PATHS = frozenset({"bundle.json", "backbone", *_FILES, _FAMILIARITY})
 _MAX_CATEGORIES = 1_000_000  # Shopify's taxonomy has 10,600.
 
 
@@ -63,6 +68,7 @@ class Bundle:
         tree: The classes, in the order of the head's rows, and their taxonomy.
         calibration: Logits to decisions.
         training: How the head was trained: fingerprint of the data, settings, figures on `val`.
+        familiarity: Features to distances from the classes; None if nothing is unfamiliar.
         digest: SHA-256 (hex) of `bundle.json`; empty until the bundle is saved.
     """
 
@@ -71,6 +77,7 @@ class Bundle:
     tree: ClassTree
     calibration: Calibration
     training: dict[str, Any] = field(default_factory=dict)
+    familiarity: Familiarity | None = None
     digest: str = ""
 
 
@@ -105,11 +112,11 @@ def save_bundle(bundle: Bundle, folder: Path) -> Bundle:
             raise BundleError(f"{folder}: exists and is not a bundle; choose another folder")
         shutil.rmtree(folder)
     save_backbone(bundle.backbone, folder / "backbone")
-    tensors = {"weight": bundle.head.weight, "bias": bundle.head.bias}
-    save_file(
-        {name: torch.from_numpy(array) for name, array in tensors.items()},
-        folder / "head.safetensors",
-    )
+    files = [*_FILES]
+    _save_arrays(vars(bundle.head), folder / "head.safetensors")
+    if bundle.familiarity is not None:
+        _save_arrays(vars(bundle.familiarity), folder / _FAMILIARITY)
+        files.append(_FAMILIARITY)
     pq.write_table(bundle.tree.taxonomy.to_table(), folder / "taxonomy.parquet")
     write_json(
         {
@@ -120,11 +127,15 @@ def save_bundle(bundle: Bundle, folder: Path) -> Bundle:
             "classes": list(bundle.tree.classes),
             "calibration": asdict(bundle.calibration),
             "training": bundle.training,
-            "files": {name: digest_file(folder / name) for name in _FILES},
+            "files": {name: digest_file(folder / name) for name in files},
         },
         folder / "bundle.json",
     )
     return load_bundle(folder)
+
+
+def _save_arrays(arrays: Mapping[str, npt.NDArray[np.float32]], path: Path) -> None:
+    save_file({name: torch.from_numpy(array) for name, array in arrays.items()}, path)
 
 
 class _BundleRecord(Record):
@@ -157,7 +168,12 @@ def load_bundle(folder: Path) -> Bundle:
     if backbone.licence != record.licence:
         raise BundleError(f"{path}: licence is not the backbone's, {short_repr(backbone.licence)}")
     head = _load_head(folder / "head.safetensors", len(tree.classes), backbone.width)
-    return Bundle(backbone, head, tree, record.calibration, record.training, digest_file(path))
+    familiarity = None
+    if _FAMILIARITY in record.files:
+        familiarity = _load_familiarity(folder / _FAMILIARITY, tree, backbone.width)
+    return Bundle(
+        backbone, head, tree, record.calibration, record.training, familiarity, digest_file(path)
+    )
 
 
 def _read_record(path: Path) -> _BundleRecord:
@@ -185,9 +201,14 @@ def _check_content(folder: Path) -> None:
 
 
 def _check_digests(folder: Path, files: Mapping[str, str]) -> None:
-    if files.keys() != set(_FILES):
-        raise BundleError(f"{folder / 'bundle.json'}: files must be exactly {', '.join(_FILES)}")
-    for name in _FILES:
+    if files.keys() - {_FAMILIARITY} != set(_FILES):
+        raise BundleError(
+            f"{folder / 'bundle.json'}: files must be exactly {', '.join(_FILES)}, "
+            f"with or without {_FAMILIARITY}"
+        )
+    if _FAMILIARITY not in files and (folder / _FAMILIARITY).exists():
+        raise BundleError(f"{folder / _FAMILIARITY}: is not among the files of bundle.json")
+    for name in files:
         if digest_file(folder / name) != files[name]:
             raise BundleError(f"{folder / name}: its digest is not the one in bundle.json")
 
@@ -227,12 +248,37 @@ def _line(error: Exception) -> str:
 
 
 def _load_head(path: Path, classes: int, width: int) -> LinearHead:
+    return LinearHead(**_load_arrays(path, {"weight": (classes, width), "bias": (classes,)}))
+
+
+def _load_familiarity(path: Path, tree: ClassTree, width: int) -> Familiarity:
+    tensors = {
+        "mean": (width,),
+        "scale": (width,),
+        "axes": (None, width),
+        "weight": (len(tree.classes), width),
+        "bias": (len(tree.classes),),
+        "limits": (len(tree.levels),),
+    }
+    familiarity = Familiarity(**_load_arrays(path, tensors))
+    if not (familiarity.scale > 0).all():
+        raise BundleError(f"{path}: scale is not positive")
+    return familiarity
+
+
+def _load_arrays(
+    path: Path, expected: Mapping[str, tuple[int | None, ...]]
+) -> dict[str, npt.NDArray[np.float32]]:
+    """Read tensors of these shapes, in which None stands for any length, as float32."""
     tensors = load_tensors(path)
-    expected = {"weight": (classes, width), "bias": (classes,)}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if found != expected:
-        raise BundleError(f"{path}: tensors are {short_repr(found)}, expected {expected}")
+    fits = found.keys() == expected.keys() and all(
+        len(shape) == len(found[name])
+        and all(n in (None, m) for n, m in zip(shape, found[name], strict=True))
+        for name, shape in expected.items()
+    )
+    if not fits:
+        raise BundleError(f"{path}: tensors are {short_repr(found)}, expected {dict(expected)}")
     if not all(tensor.is_floating_point() for tensor in tensors.values()):
         raise BundleError(f"{path}: tensors are not floating-point")
-    arrays = {name: tensor.float().numpy() for name, tensor in tensors.items()}
-    return LinearHead(arrays["weight"], arrays["bias"])
+    return {name: tensor.float().numpy() for name, tensor in tensors.items()}

@@ -1,5 +1,6 @@
 """Calibration of scores by a temperature, and thresholds that meet a target precision."""
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Annotated, NamedTuple, TypeVar
@@ -11,23 +12,31 @@ from pydantic.dataclasses import dataclass
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 
-from seer_model.categorizer.hierarchy import ClassTree, Level, LevelBest
+from seer_model.categorizer.hierarchy import ClassTree, LevelBest
+from seer_model.categorizer.safe_threshold import chance, safe_threshold, surest_cut
 from seer_model.files import STRICT
 
 __all__ = [
+    "ERROR",
     "Calibration",
+    "CalibrationSample",
     "Shortfall",
     "calibrate",
     "class_probabilities",
+    "cross_entropy",
     "explain_no_threshold",
-    "lower_bound",
+    "fit_temperature",
 ]
+
+ERROR = 0.1
+"""Probability that the precision is below the target at some level."""
 
 Floats = npt.NDArray[np.float32]
 Probabilities = npt.NDArray[np.float64]
 Number = TypeVar("Number", bound=np.generic)
 
-_ONE_SIDED_90 = 1.2816
+# Below it, a level leaves its share of the error to the levels above.
+_WORTH_A_TEST = 0.5
 # Scores in float64 are only ever held of so many listings.
 _ROWS_AT_ONCE = 16_384
 
@@ -56,13 +65,59 @@ class Calibration:
         return all(threshold is None for threshold in self.thresholds)
 
 
+def cross_entropy(
+    logits: Floats, targets: npt.NDArray[np.int64], temperature: float, count: int
+) -> Probabilities:
+    """Each row's negative log-likelihood, in nats, float64, smoothed as Platt (1999) does.
+
+    As if one more of the `count` rows were wrong: the label has a probability of
+    1 - 1 / (count + 2), the rest is shared by the classes that the head knows. Otherwise a few
+    rows, all right, would ask for a temperature of 0.
+
+    Args:
+        logits: float32, (rows, classes), -inf for a class that the head does not know.
+        targets: int64, (rows,), positions of the labels.
+        temperature: Divisor of the logits.
+        count: Rows in all, of which these may be a part.
+    """
+    logs = log_softmax(logits.astype(np.float64) / temperature, axis=1)
+    known = np.isfinite(logs)
+    others = np.where(known, logs, 0).sum(axis=1) / known.sum(axis=1)
+    smoothing = 1 / (count + 2)
+    own = logs[np.arange(len(logs)), targets]
+    losses: Probabilities = -(1 - smoothing) * own - smoothing * others
+    return losses
+
+
+@dataclasses.dataclass(frozen=True)
+class CalibrationSample:
+    """Listings that the head was not trained on: the ones that the promise is for, in small.
+
+    Attributes:
+        logits: float32, (listings, classes), for fused listings. A class that the listing's head
+            did not know, such as one of a fold that was held out, has -inf.
+        labels: The listings' true categories; a label that is not a class counts as wrong at its
+            own level.
+        weights: float64, (listings,), above 0: how many listings each stands for, up to a common
+            factor. None if all are equal, which shows more: see `safe_threshold`.
+        allowed: bool, (listings, levels), levels from the top down: whether the listing may be
+            assigned at the level. Where it may not it counts neither as right nor as wrong. None
+            if every listing may be assigned at every level.
+    """
+
+    logits: Floats
+    labels: Sequence[str]
+    weights: Probabilities | None = None
+    allowed: npt.NDArray[np.bool_] | None = None
+
+
 class Shortfall(NamedTuple):
     """Why no score was safe enough.
 
     Attributes:
         reason: In a line.
-        labels_missing: How many more labelled listings it takes to choose the thresholds on, at
-            least; None if no number would do.
+        labels_missing: How many more labelled listings it takes to choose the thresholds on,
+            about; None if no number would do.
     """
 
     reason: str
@@ -76,103 +131,98 @@ def class_probabilities(logits: Floats, temperature: float) -> Probabilities:
     return probabilities
 
 
-def lower_bound(right: npt.NDArray[np.int64], total: npt.NDArray[np.int64]) -> Probabilities:
-    """Wilson's one-sided 90 % lower bound on a share, for counts (Wilson 1927, equation 8)."""
-    z2 = _ONE_SIDED_90**2
-    share = right / total
-    centre = share + z2 / (2 * total)
-    spread = _ONE_SIDED_90 * np.sqrt(share * (1 - share) / total + z2 / (4 * total**2))
-    bound: Probabilities = (centre - spread) / (1 + z2 / total)
-    return bound
-
-
 def calibrate(
-    logits: Floats, labels: Sequence[str], tree: ClassTree, target_precision: float
+    sample: CalibrationSample, tree: ClassTree, target_precision: float, error: float = ERROR
 ) -> Calibration:
     """Choose temperature and thresholds on listings that the head was not trained on.
 
-    The temperature minimises the negative log-likelihood (Guo et al. 2017, section 4.2). The
-    thresholds are chosen from the deepest level up, each on the listings that no deeper level
-    assigned: the lowest score above which the lower confidence bound of the precision meets the
-    target. With few listings the bound is low, and so the threshold high.
+    The temperature minimises the negative log-likelihood (Guo et al. 2017, section 4.2) of the
+    listings whose label their head knew, smoothed for few of them: `cross_entropy`.
+
+    The thresholds are chosen from the deepest level up, each on the listings that no deeper level
+    assigned, so that with probability 1 - `error` the precision at *every* level with a threshold
+    meets the target: `safe_threshold`. The levels share the error, by a union bound. One whose
+    scores do not expect a threshold is not tested and leaves its share to those above. That a level
+    is tested on what a deeper one left does not favour it: a listing that made the deeper walk stop
+    was wrong there, and so no more often right above than others.
 
     A level with a single category above all classes gets no threshold: its score is 1 whatever the
     photo shows.
 
     Args:
-        logits: float32, (listings, classes), from the head, for fused listings.
-        labels: The listings' true categories; a label that is not a class counts as wrong at its
-            own level.
+        sample: The listings.
         tree: The classes.
         target_precision: Between 0 and 1.
+        error: Likewise.
     """
-    known = np.array([label in tree.position for label in labels])
-    targets = np.array([tree.position.get(label, 0) for label in labels], np.int64)
-    temperature = _fit_temperature(logits[known], targets[known])
-    best = _best(logits, temperature, tree)
-    open_rows = np.ones(len(labels), bool)
-    thresholds: list[float | None] = []
-    for level, found in zip(reversed(tree.levels), reversed(best), strict=True):
-        right = _is_right(tree, level, found, labels)
-        threshold = (
-            None
-            if len(level.starts) == 1
-            else _least_safe_score(found.score[open_rows], right[open_rows], target_precision)
-        )
-        thresholds.append(threshold)
+    temperature = fit_temperature(sample, tree)
+    best, is_open = _best(sample.logits, temperature, tree), _allowed(sample, tree).copy()
+    thresholds: list[float | None] = [None] * len(tree.levels)
+    depths = _testable(tree)
+    for tested, depth in enumerate(depths):
+        share = error / (len(depths) - tested)
+        rows, score = is_open[:, depth], best[depth].score
+        weights = None if sample.weights is None else sample.weights[rows]
+        is_last = depth == depths[-1]
+        if not is_last and chance(score[rows], weights, target_precision, share) < _WORTH_A_TEST:
+            continue
+        error -= share
+        right = _is_right(tree, depth, best[depth], sample.labels)
+        threshold = safe_threshold(score[rows], right[rows], weights, target_precision, share)
+        thresholds[depth] = threshold
         if threshold is not None:
-            open_rows &= found.score < threshold
-    return Calibration(temperature, tuple(reversed(thresholds)), target_precision)
+            is_open[rows & (score >= threshold)] = False
+    return Calibration(temperature, tuple(thresholds), target_precision)
 
 
 def explain_no_threshold(
-    logits: Floats, labels: Sequence[str], tree: ClassTree, calibration: Calibration
+    sample: CalibrationSample, tree: ClassTree, calibration: Calibration, error: float = ERROR
 ) -> Shortfall | None:
     """Say why the calibration has no threshold; None if it has one.
 
-    Of n listings, a share p of which is right, Wilson's bound reaches the target t if
-    n (p - t)² >= z² t (1 - t). So the surest k listings tell how many it takes if further ones are
-    as right as they are.
+    The surest listings of a level tell how many it takes if further ones are like them, see
+    `surest_cut`.
 
     Args:
-        logits: What `calibrate` was given.
-        labels: Likewise.
+        sample: What `calibrate` was given; weights do not count here.
         tree: Likewise.
         calibration: What it returned.
+        error: What `calibrate` was given.
     """
     if not calibration.assigns_nothing:
         return None
-    target, count = calibration.target_precision, len(labels)
-    best = _best(logits, calibration.temperature, tree)
-    cuts = [
-        (int(taken), int(right))
-        for level, found in zip(tree.levels, best, strict=True)
-        if len(level.starts) > 1
-        for taken, right in zip(
-            *_cuts(found.score, _is_right(tree, level, found, labels))[1:], strict=True
-        )
-    ]
-
-    def wanted(taken: int, right: int) -> float:
-        margin = right / taken - target
-        if margin <= 0:
-            return math.inf
-        return count / taken * _ONE_SIDED_90**2 * target * (1 - target) / margin**2
-
-    taken, right = min(cuts, key=lambda cut: (wanted(*cut), -cut[1] / cut[0], -cut[0]))
-    surest = f"of the surest {taken} of {count} listings to calibrate on, {right} are right"
-    if math.isinf(wanted(taken, right)):
+    target, count, depths = calibration.target_precision, len(sample.labels), _testable(tree)
+    best, allowed = _best(sample.logits, calibration.temperature, tree), _allowed(sample, tree)
+    cuts = []
+    for depth in depths:
+        right, rows = _is_right(tree, depth, best[depth], sample.labels), allowed[:, depth]
+        cuts.append(surest_cut(best[depth].score[rows], right[rows], target, error / len(depths)))
+    cut = min(cuts)
+    surest = f"of the surest {cut.taken} of {count} listings to calibrate on, {cut.right} are right"
+    if math.isinf(cut.times):
         return Shortfall(
             f"no score shows a precision of {target:g}: {surest}; train on more labels, fine-tune "
             "the backbone, or lower the target",
             None,
         )
-    missing = max(1, math.ceil(wanted(taken, right)) - count)
+    missing = max(1, math.ceil(cut.times * count) - count)
     return Shortfall(
-        f"too few labels to show a precision of {target:g}: {surest}; at least {missing} more "
+        f"too few labels to show a precision of {target:g}: {surest}; about {missing} more "
         "labelled listings to calibrate on are needed",
         missing,
     )
+
+
+def _testable(tree: ClassTree) -> list[int]:
+    """The levels that can have a threshold, the deepest first, from 0 for the top."""
+    depths = [depth for depth, level in enumerate(tree.levels) if len(level.starts) > 1]
+    return depths[::-1]
+
+
+def _allowed(sample: CalibrationSample, tree: ClassTree) -> npt.NDArray[np.bool_]:
+    if sample.allowed is not None:
+        return sample.allowed
+    return np.ones((len(sample.labels), len(tree.levels)), np.bool_)
 
 
 def _parts(rows: npt.NDArray[Number]) -> list[npt.NDArray[Number]]:
@@ -191,47 +241,30 @@ def _best(logits: Floats, temperature: float, tree: ClassTree) -> list[LevelBest
     ]
 
 
-def _fit_temperature(logits: Floats, targets: npt.NDArray[np.int64]) -> float:
-    if len(targets) == 0:
+def fit_temperature(sample: CalibrationSample, tree: ClassTree) -> float:
+    """The temperature of the listings whose label their head knew, see `calibrate`; else 1."""
+    targets = np.array([tree.position.get(label, -1) for label in sample.labels], np.int64)
+    rows = np.flatnonzero((targets >= 0) & np.isfinite(sample.logits[range(len(targets)), targets]))
+    if len(rows) == 0:
         return 1.0
+    logits, targets = sample.logits[rows], targets[rows]
+    weights = None if sample.weights is None else sample.weights[rows]
 
     def loss(log_temperature: float) -> float:
-        temperature = np.exp(log_temperature)
-        logs = [
-            log_softmax(part.astype(np.float64) / temperature, axis=1)[np.arange(len(part)), right]
+        temperature = float(np.exp(log_temperature))
+        found = [
+            cross_entropy(part, right, temperature, len(targets))
             for part, right in zip(_parts(logits), _parts(targets), strict=True)
         ]
-        return float(-np.concatenate(logs).mean())
+        return float(np.average(np.concatenate(found), weights=weights))
 
     bounds = (np.log(0.05), np.log(20.0))
     return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))
 
 
 def _is_right(
-    tree: ClassTree, level: Level, found: LevelBest, labels: Sequence[str]
+    tree: ClassTree, depth: int, found: LevelBest, labels: Sequence[str]
 ) -> npt.NDArray[np.bool_]:
     """Whether the best category of a level is the label or above it, for each row."""
-    best = [level.categories[position] for position in found.position]
+    best = [tree.levels[depth].categories[position] for position in found.position]
     return np.array([tree.covers(*pair) for pair in zip(best, labels, strict=True)], np.bool_)
-
-
-def _least_safe_score(
-    scores: Probabilities, right: npt.NDArray[np.bool_], target_precision: float
-) -> float | None:
-    if len(scores) == 0:
-        return None
-    thresholds, taken, right_of_taken = _cuts(scores, right)
-    safe = np.flatnonzero(lower_bound(right_of_taken, taken) >= target_precision)
-    return float(thresholds[safe[-1]]) if len(safe) else None
-
-
-def _cuts(
-    scores: Probabilities, right: npt.NDArray[np.bool_]
-) -> tuple[Probabilities, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Every threshold that tells scores apart, the highest first: itself, rows, rows right."""
-    order = np.argsort(-scores, kind="stable")
-    ranked = scores[order]
-    # A threshold admits a tie as a whole, so it can only stand at the last of a tie.
-    last_of_tie = np.append(ranked[1:] != ranked[:-1], True)
-    taken = np.arange(1, len(ranked) + 1)
-    return ranked[last_of_tie], taken[last_of_tie], np.cumsum(right[order])[last_of_tie]

@@ -31,3 +31,8 @@ class LinearHead:
         """
         products = np.einsum("rw,cw->rc", np.ascontiguousarray(features), self.weight)
         return np.asarray(products + self.bias, np.float32)
+
+    def scaled(self, factor: float) -> "LinearHead":
+        """The head whose logits are so many times as large."""
+        by = np.float32(factor)
+        return LinearHead(self.weight * by, self.bias * by)

@@ -13,6 +13,7 @@ from schemas.taxonomy import Taxonomy
 __all__ = ["ClassTree", "Level", "LevelBest"]
 
 Probabilities = npt.NDArray[np.float64]
+Distances = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,11 @@ class Level:
         """(rows, classes) to (rows, categories); bit-identical for a row in any batch."""
         sums: Probabilities = np.add.reduceat(classes, self.starts, axis=1)
         return sums[:, self.keep]
+
+    def nearest(self, classes: Distances) -> Distances:
+        """(rows, classes) to (rows, categories): the least distance to a class of each category."""
+        least: Distances = np.minimum.reduceat(classes, self.starts, axis=1)
+        return least[:, self.keep]
 
 
 @dataclass(frozen=True)

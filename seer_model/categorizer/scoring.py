@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from schemas.categories import CATEGORIES, Decision
+from schemas.categories import CATEGORIES, Decision, ReviewReason
 from schemas.rejects import RejectReason, listing_reason
 from seer_model.categorizer.bundle import Bundle
 from seer_model.categorizer.calibration import class_probabilities
@@ -50,6 +50,7 @@ SCORES: pa.Schema = pa.schema(
             "category_path",
             "score",
             "candidates",
+            "review_reason",
             "reject_reason",
             "images_used",
             "images_rejected",
@@ -73,8 +74,8 @@ def score_listings(bundle: Bundle, listings: pa.RecordBatch) -> pa.RecordBatch:
     """Categorize listings from the embeddings of their photos.
 
     The embeddings of a listing's usable photos are averaged, which for a linear head is the
-    geometric mean of the photos' posteriors. The deepest level whose best category reaches the
-    level's threshold decides.
+    geometric mean of the photos' posteriors. The deepest level decides whose best category
+    reaches the level's threshold and is familiar enough, see `Familiarity`.
 
     A row depends on the listing's own photos alone, neither on their order nor on the other
     listings: float16 vectors are summed in float64, which is exact for up to 4,000 photos.
@@ -148,18 +149,28 @@ def _decide(
     top_scores = np.take_along_axis(probabilities, top, axis=1)
     score = top_scores[:, 0].copy()
     chosen = np.full(len(scored), _NONE)
-    levels = zip(tree.levels, tree.best(probabilities), calibration.thresholds, strict=True)
+    best_of_levels = tree.best(probabilities)
+    familiar = np.ones((len(scored), len(tree.levels)), np.bool_)
+    if bundle.familiarity is not None:
+        familiar = bundle.familiarity.is_familiar(features, tree, best_of_levels)
+    unfamiliar = ~familiar.any(axis=1)
+    levels = zip(tree.levels, best_of_levels, calibration.thresholds, familiar.T, strict=True)
     first = 0
-    for level, best, threshold in levels:
+    for level, best, threshold, near in levels:
         if threshold is not None:
+            sure = best.score >= threshold
+            unfamiliar |= sure & ~near
             # A deeper level that passes overwrites the one above.
-            passed = best.score >= threshold
+            passed = sure & near
             chosen[passed] = first + best.position[passed]
             score[passed] = best.score[passed]
         first += len(level.categories)
     decided = np.where(chosen == _NONE, Decision.NEEDS_REVIEW.value, Decision.ASSIGNED.value)
     decision = np.full(listings, Decision.REJECTED.value, object)
     decision[scored] = decided
+    reason = np.where(unfamiliar, ReviewReason.UNFAMILIAR.value, ReviewReason.UNSURE.value)
+    review_reason = np.full(listings, None, object)
+    review_reason[scored] = np.where(chosen == _NONE, reason, None)
     category = _indices(chosen, scored, listings)
     position = _indices(np.arange(len(scored)), scored, listings)
     return {
@@ -167,6 +178,7 @@ def _decide(
         "category_id": pa.array(tree.categories, pa.string()).take(category),
         "category_path": pa.array(tree.paths, pa.list_(pa.string())).take(category),
         "score": pa.array(score.astype(np.float32)).take(position),
+        "review_reason": pa.array(review_reason, pa.string()),
         "candidates": _candidates(bundle, top, top_scores, scored, listings),
     }
 

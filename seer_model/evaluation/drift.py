@@ -16,7 +16,7 @@ from scipy.spatial.distance import jensenshannon
 from scipy.special import rel_entr
 from scipy.stats import chi2, kstwobign
 
-from schemas.categories import Decision
+from schemas.categories import Decision, ReviewReason
 
 __all__ = [
     "DISTRIBUTIONS",
@@ -31,7 +31,7 @@ __all__ = [
 Counts = npt.NDArray[np.int64]
 Shares = npt.NDArray[np.float64]
 
-DISTRIBUTIONS = ("category", "top_level", "decision", "reject_reason", "score")
+DISTRIBUTIONS = ("category", "top_level", "decision", "review_reason", "reject_reason", "score")
 """What is compared; `category` and `top_level` (its top ancestor) are of the listings assigned."""
 SCORE_BINS = 20
 """Bins of equal width, from 0 to 1."""
@@ -90,7 +90,8 @@ def compare_days(before: DayCounts, after: DayCounts) -> dict[str, Any]:
     Returns:
         JSON-serializable: `before` and `after` (ds, listings, model, taxonomy version); `measures`,
         for each of `DISTRIBUTIONS` a `Drift`, or None where a day has no values; `decisions` and
-        `scores`, listings of each day by decision and by score bin; `moved_most`, the categories
+        `review_reasons` and `scores`, listings of each day by decision, by review reason and by
+        score bin; `moved_most`, the categories
         that add most to the PSI; `largest_moves`, for each of `DISTRIBUTIONS` that moved beyond
         chance, the value that adds most to its PSI.
     """
@@ -123,6 +124,10 @@ def compare_days(before: DayCounts, after: DayCounts) -> dict[str, Any]:
         "decisions": {
             decision.value: {role: day.counts["decision"][decision] for role, day in days.items()}
             for decision in Decision
+        },
+        "review_reasons": {
+            reason.value: {role: day.counts["review_reason"][reason] for role, day in days.items()}
+            for reason in ReviewReason
         },
         "scores": {
             role: _array(day, "score", range(SCORE_BINS)).tolist() for role, day in days.items()

@@ -49,8 +49,9 @@ curl -H 'Content-Type: application/json' -d @serving_input_example.json \\
 ```
 
 One row per photo in, one row per listing out. `decision` is `assigned` (`category_id` is a class,
-or an ancestor of one), `needs_review`, or `rejected` (`reject_reason` says why no photo could be
-used). Photos are bytes or base64, also as a `data:` URI. Addresses (`image_uri`) are read only if
+or an ancestor of one), `needs_review` (`review_reason`: `unfamiliar` or `unsure`), or `rejected`
+(`reject_reason` says why no photo could be used). Photos are bytes or base64, also as a `data:`
+URI. Addresses (`image_uri`) are read only if
 the setting `read_image_uris` is true: `load_model(…, model_config={{"read_image_uris": True}})`;
 for a server, `MLFLOW_PYFUNC_INFERENCE_CONFIG='{{"read_image_uris": true}}'`. Leave it off for
 clients that you do not trust: the server would read its own files and network for them (SSRF).
@@ -59,23 +60,24 @@ clients that you do not trust: the server would read its own files and network f
 
 - Use it for photos of goods for sale like those it was trained on; not to identify people, nor for
   moderation or safety.
-- It knows its classes and their ancestors only. A photo out of distribution is assigned the
-  likeliest of them, or goes to review.
+- It knows its classes and their ancestors only. Listings unlike them go to review as
+  `unfamiliar`; some that are like them and of a new kind are assigned the likeliest.
 - It sees the centre crop of each photo; it reads neither title nor text.
-- The scores and thresholds below hold for listings like those of `val`. On others the precision may
-  be lower: evaluate it on your own.
+- The scores and thresholds below rest on {code_span(training.get("calibrated_on", "val"))} and hold
+  for listings like those. On others, such as those of new senders, the precision may be lower:
+  evaluate it on your own.
 
 ## Decisions
 
 From the deepest level up, the best category of a level is assigned if its score reaches that
-level's threshold. The thresholds were chosen on `val` for a precision of
+level's threshold. The thresholds were chosen for a precision of
 {calibration.target_precision:.3g}, with temperature {calibration.temperature:.4g}.
 
 | level | categories | threshold |
 |--:|--:|--:|
 {levels}
 
-## Figures on `val`
+## Figures on the listings it was calibrated on
 
 {_entries(figures) or "None recorded."}
 

@@ -118,6 +118,7 @@ def bundle_folder(
         label(12, seed=1000),
         label(12, seed=2000),
         target_precision=0.8,
+        unseen_share=0.0,
         seed=0,
         origin={"manifest": "drawn"},
     ).bundle

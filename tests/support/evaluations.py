@@ -59,8 +59,9 @@ def day_counts(ds: str, *rows: tuple[Any, ...], version: str = "1") -> DayCounts
     paths = {}
     for decision, reason, category, path, score, listings in rows:
         top = path and path.split(" > ")[0]
+        review = "unsure" if decision == "needs_review" else None
         for name, value in zip(
-            DISTRIBUTIONS, (category, top, decision, reason, score), strict=True
+            DISTRIBUTIONS, (category, top, decision, review, reason, score), strict=True
         ):
             if value is not None:
                 counts[name][value] += listings

@@ -18,6 +18,7 @@ from schemas.taxonomy import Category, Taxonomy
 from seer_model.backbones.backbone import Backbone, random_backbone, save_backbone
 from seer_model.categorizer.bundle import Bundle, save_bundle
 from seer_model.categorizer.calibration import Calibration
+from seer_model.categorizer.familiarity import Familiarity
 from seer_model.categorizer.head import LinearHead
 from seer_model.categorizer.hierarchy import ClassTree
 from seer_model.files import digest_file
@@ -116,6 +117,7 @@ def fitted(
         labelled_photos(120, seed=1),
         labelled_photos(120, seed=2),
         target_precision=0.8,
+        unseen_share=0.0,
         seed=0,
         origin={"manifest": "synthetic", "seed": 0},
     )
@@ -138,7 +140,16 @@ def undecided_bundle(backbone: Backbone, taxonomy: Taxonomy) -> Bundle:
         rng.standard_normal((len(CLASSES), backbone.width)).astype(np.float32) / 8,
         rng.standard_normal(len(CLASSES)).astype(np.float32) / 8,
     )
-    return Bundle(backbone, head, tree, Calibration(1.3, (0.8, 0.7, 0.65), 0.9))
+    familiarity = Familiarity(
+        mean=rng.standard_normal(backbone.width).astype(np.float32) / 8,
+        scale=np.full(backbone.width, 1.1, np.float32),
+        axes=rng.standard_normal((9, backbone.width)).astype(np.float32) / 40,
+        weight=rng.standard_normal((len(CLASSES), backbone.width)).astype(np.float32) / 8,
+        bias=np.full(len(CLASSES), 5, np.float32),
+        limits=np.array([300, 230, 160], np.float32),
+    )
+    calibration = Calibration(1.3, (0.8, 0.7, 0.65), 0.9)
+    return Bundle(backbone, head, tree, calibration, familiarity=familiarity)
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,10 @@ smaller, recoloured and degraded (Beyer et al. 2022, Knowledge distillation: A g
 patient and consistent, https://arxiv.org/abs/2106.05237: both must see the same crop).
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
@@ -16,6 +18,7 @@ from seer_model.backbones.preprocessing import Preprocessing
 from seer_model.backbones.runtimes.choose import open_runtime
 from seer_model.backbones.trunk import RegNetY
 from seer_model.training.pretraining.learner import Learner
+from seer_model.training.pretraining.model import crop_features
 from seer_model.training.pretraining.processes import Processes
 from seer_model.training.pretraining.recipe import Recipe
 
@@ -40,9 +43,16 @@ class Student(nn.Module):
             self.trunk.checkpoint_blocks()
         self.predictor = nn.Linear(self.trunk.num_features, teacher_width)
 
-    def forward(self, crops: torch.Tensor) -> torch.Tensor:
-        """Predict the teacher's features, (N, teacher width), of crops, (N, 3, size, size)."""
-        features: torch.Tensor = self.predictor(self.trunk(crops))
+    def forward(self, crops: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Predict the teacher's features.
+
+        Args:
+            crops: One (N, 3, size, size) tensor per crop.
+
+        Returns:
+            (crops * N, teacher width).
+        """
+        features: torch.Tensor = self.predictor(crop_features(self.trunk, crops))
         return features
 
 
@@ -104,14 +114,11 @@ class Distiller(Learner):
             batch=recipe.batch_size,
             first=self._processes.rank * len(photos),
         )
-        losses = []
-        for crops, clean in pairs:
-            taught = torch.from_numpy(self._teacher.start(clean.cpu().numpy())())
-            with torch.autocast(self._device.type, torch.bfloat16, enabled=recipe.bf16):
-                predicted = self._connected(crops)
-            target = self._standardise(taught.to(self._device))
-            losses.append(1 - functional.cosine_similarity(predicted.float(), target, dim=1).mean())
-        return torch.stack(losses).mean()
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=recipe.bf16):
+            predicted = self._connected([crops for crops, _ in pairs])
+        taught = [self._teacher.start(clean.cpu().numpy())() for _, clean in pairs]
+        target = self._standardise(torch.from_numpy(np.concatenate(taught)).to(self._device))
+        return 1 - functional.cosine_similarity(predicted.float(), target, dim=1).mean()
 
     def _standardise(self, features: torch.Tensor) -> torch.Tensor:
         """Subtract the mean and divide by the standard deviation of the batch of all processes."""

@@ -19,6 +19,7 @@ from seer_model.training.pretraining.sync_batchnorm import with_sync_batchnorm
 
 __all__ = ["Learner"]
 
+_GREY = 0.2  # Share of the crops that SwAV, with all its colour jitter, makes grey.
 _FINAL_RATE = 0.001  # Of the peak learning rate, at the end.
 
 
@@ -64,6 +65,7 @@ class Learner(ABC):
             ],
             preprocessing=preprocessing,
             colour_strength=recipe.colour_strength,
+            grey_probability=_GREY * recipe.colour_strength,
             degraded=recipe.degraded,
         )
         if start is not None:

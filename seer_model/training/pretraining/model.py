@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from seer_model.backbones.trunk import RegNetY
 
-__all__ = ["SwavModel", "SwavOutput"]
+__all__ = ["SwavModel", "SwavOutput", "crop_features"]
 
 
 class SwavOutput(NamedTuple):
@@ -71,9 +71,9 @@ class SwavModel(nn.Module):
     def forward(self, crops: Sequence[torch.Tensor]) -> SwavOutput:
         """Compute features, embeddings and scores of all crops.
 
-        The trunk runs once per crop size, the head once for all crops, so that its batch
-        normalisation sees them together. Scores are float32 even under autocast, because Sinkhorn
-        and the loss divide them by small numbers.
+        The head runs once for all crops, so that its batch normalisation sees them together.
+        Scores are float32 even under autocast, because Sinkhorn and the loss divide them by small
+        numbers.
 
         Args:
             crops: Normalised photos, one (N, 3, size, size) tensor per crop, all with the same N.
@@ -86,7 +86,7 @@ class SwavModel(nn.Module):
                 "every crop must hold the same number of photos, not "
                 f"{[len(crop) for crop in crops]}"
             )
-        features = torch.cat(self._features(crops))
+        features = crop_features(self.trunk, crops)
         projected = self.projection(features)
         with torch.autocast(features.device.type, enabled=False):
             embeddings = functional.normalize(projected.float(), dim=1)
@@ -95,17 +95,6 @@ class SwavModel(nn.Module):
         return SwavOutput(
             *(list(torch.split(rows, photos)) for rows in (features, embeddings, scores))
         )
-
-    def _features(self, crops: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """The trunk's features per crop, in the crops' order."""
-        by_size: dict[torch.Size, list[int]] = {}
-        for index, crop in enumerate(crops):
-            by_size.setdefault(crop.shape, []).append(index)
-        features: dict[int, torch.Tensor] = {}
-        for indices in by_size.values():
-            output = self.trunk(torch.cat([crops[index] for index in indices]))
-            features.update(zip(indices, output.chunk(len(indices)), strict=True))
-        return [features[index] for index in range(len(crops))]
 
     @torch.no_grad()
     def normalise_prototypes(self) -> None:
@@ -120,6 +109,23 @@ class SwavModel(nn.Module):
         momentum, and DistributedDataParallel sees the same graph in every step.
         """
         self.prototypes.weight.grad = None
+
+
+def crop_features(trunk: nn.Module, crops: Sequence[torch.Tensor]) -> torch.Tensor:
+    """The trunk's features of all crops, (crops * N, width), run once for each size of crops.
+
+    Args:
+        trunk: (N, 3, size, size) in, (N, width) out.
+        crops: One (N, 3, size, size) tensor per crop.
+    """
+    by_size: dict[torch.Size, list[int]] = {}
+    for index, crop in enumerate(crops):
+        by_size.setdefault(crop.shape, []).append(index)
+    features: dict[int, torch.Tensor] = {}
+    for indices in by_size.values():
+        output = trunk(torch.cat([crops[index] for index in indices]))
+        features.update(zip(indices, output.chunk(len(indices)), strict=True))
+    return torch.cat([features[index] for index in range(len(crops))])
 
 
 def _projection(features: int, widths: Sequence[int]) -> nn.Sequential:

@@ -66,9 +66,10 @@ def test_train_head_registers_what_the_job_can_load(
     assert train_head.main(argv) == 0
     figures = json.loads(report.read_text(encoding="utf-8"))
     assert figures["version"] == "1"
-    # Listings without a split are learned from, and some of all are held out for calibration.
-    assert figures["train_photos"] + figures["val_photos"] == 12 * len(COLOURS)
-    assert figures["val_photos"] > 0
+    # Without a split, all listings are learned from and calibrated on.
+    assert figures["train_photos"] == 12 * len(COLOURS)
+    assert figures["val_photos"] == 0
+    assert figures["calibrated_on"] == "cross-fitting of train"
     runs.connect(database)
     resolved = registry.resolve_bundle("models:/trained/1")
     assert resolved.bundle.digest == figures["bundle_digest"]

@@ -31,7 +31,9 @@ FILES = [
     "backbone/weights.safetensors",
     "head.safetensors",
     "taxonomy.parquet",
+    "familiarity.safetensors",
 ]
+FAMILIARITY = FILES[-1]
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +132,7 @@ def test_loading_never_unpickles(saved_bundle: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_the_record_is_written_as_ever(fitted: FittedBundle, tmp_path: Path) -> None:
-    """Keys, their order and the form of numbers are those of format 1.0."""
+    """Keys, their order and the form of numbers are those of the format."""
     calibration = Calibration(1.25, (None, 0.1 + 0.2, 1.0), 0.8)
     training = {"seed": 0, "val": {"top1": 64.0, "of": None}, "note": "é"}
     bundle = replace(fitted.bundle, calibration=calibration, training=training)
@@ -140,7 +142,7 @@ def test_the_record_is_written_as_ever(fitted: FittedBundle, tmp_path: Path) -> 
     assert (
         (tmp_path / "bundle.json").read_text(encoding="utf-8")
         == f"""{{
-  "format": "1.0",
+  "format": "{FORMAT}",
   "licence": "apache-2.0",
   "taxonomy_version": "2026-01",
   "taxonomy_digest": "{bundle.tree.taxonomy.digest}",
@@ -175,6 +177,66 @@ def test_the_record_is_written_as_ever(fitted: FittedBundle, tmp_path: Path) -> 
 }}
 """
     )
+
+
+def test_a_bundle_without_familiarity_loads_as_before(
+    undecided_bundle: Bundle, tmp_path: Path, edit_json: EditJson
+) -> None:
+    """Such as one of format 1.0."""
+    older = replace(undecided_bundle, familiarity=None)
+    save_bundle(older, tmp_path)
+    edit_json(tmp_path / "bundle.json", lambda record: record.update(format="1.0"))
+    loaded = load_bundle(tmp_path)
+    assert loaded.familiarity is None
+    batch = listings(older.backbone.width)
+    assert score_listings(loaded, batch).equals(score_listings(older, batch))
+    assert "unfamiliar" not in score_listings(loaded, batch).column("review_reason").to_pylist()
+
+
+def test_familiarity_round_trip(undecided_bundle: Bundle, tmp_path: Path) -> None:
+    loaded = save_bundle(undecided_bundle, tmp_path)
+    batch = listings(loaded.backbone.width)
+    scores = score_listings(undecided_bundle, batch)
+    assert "unfamiliar" in scores.column("review_reason").to_pylist()
+    assert score_listings(loaded, batch).equals(scores)
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda t: t.pop("limits"), "tensors are"),
+        (lambda t: t.update(limits=t["limits"][:-1].copy()), "tensors are"),
+        (lambda t: t.update(axes=t["axes"][:, 1:].copy()), "tensors are"),
+        (lambda t: t["scale"].__setitem__(0, 0), "scale is not positive"),
+        (lambda t: t["mean"].__setitem__(0, np.nan), "not finite"),
+    ],
+)
+def test_damaged_familiarity_is_refused(
+    undecided_bundle: Bundle,
+    tmp_path: Path,
+    edit_json: EditJson,
+    edit: Callable[[dict[str, Any]], object],
+    message: str,
+) -> None:
+    save_bundle(undecided_bundle, tmp_path)
+    path = tmp_path / FAMILIARITY
+    tensors = load_file(path)
+    edit(tensors)
+    save_file(tensors, path)
+    digest = digest_file(path)
+    edit_json(tmp_path / "bundle.json", lambda r: r["files"].update({FAMILIARITY: digest}))
+    with pytest.raises(BundleError, match=f"{FAMILIARITY}: .*{message}"):
+        load_bundle(tmp_path)
+
+
+def test_familiarity_that_the_record_does_not_name_is_refused(
+    undecided_bundle: Bundle, tmp_path: Path, edit_json: EditJson
+) -> None:
+    """Else a bundle could lose it, and with it the promise, unnoticed."""
+    save_bundle(undecided_bundle, tmp_path)
+    edit_json(tmp_path / "bundle.json", lambda record: record["files"].pop(FAMILIARITY))
+    with pytest.raises(BundleError, match=f"{FAMILIARITY}: is not among the files"):
+        load_bundle(tmp_path)
 
 
 # Refusals
@@ -248,7 +310,7 @@ def no_taxonomy(folder: Path, edit_json: EditJson) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        pytest.param(record(format="2.0"), "format 2.0 is newer than 1.0.*update", id="newer"),
+        pytest.param(record(format="2.0"), "format 2.0 is newer than 1.1.*update", id="newer"),
         pytest.param(change(lambda r: r.pop("format")), "not a model bundle", id="no format"),
         pytest.param(record(format="²"), "not a model bundle", id="format is no number"),
         pytest.param(change(dict.clear), "not a model bundle", id="empty"),

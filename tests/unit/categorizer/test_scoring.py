@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.categories import CATEGORIES, Decision, check_categories
+from schemas.categories import CATEGORIES, Decision, ReviewReason, check_categories
 from schemas.rejects import RejectReason
 from seer_model.categorizer.bundle import Bundle
 from seer_model.categorizer.calibration import Calibration, class_probabilities
@@ -79,6 +79,7 @@ def reference(bundle: Bundle, listing: Listing) -> dict[str, Any]:
         "category_path": None,
         "score": None,
         "candidates": [],
+        "review_reason": None,
         "reject_reason": None,
         "images_used": len(used),
         "images_rejected": len(rejects),
@@ -96,6 +97,8 @@ def reference(bundle: Bundle, listing: Listing) -> dict[str, Any]:
         "candidates": [{"category_id": c, "score": probabilities[c]} for c in ranking],
     }
     taxonomy = bundle.tree.taxonomy
+    distances = class_distances(bundle, np.mean(used, axis=0))
+    unfamiliar, anything_familiar = False, False
     for depth, threshold in reversed(list(enumerate(bundle.calibration.thresholds, start=1))):
         sums = {
             node.category_id: sum(
@@ -105,15 +108,31 @@ def reference(bundle: Bundle, listing: Listing) -> dict[str, Any]:
             if len(node.path) == depth
         }
         best = max(sums, key=lambda node: sums[node])
-        if threshold is not None and sums[best] >= threshold:
-            path = list(taxonomy[best].path)
+        path = list(taxonomy[best].path)
+        below = [d for c, d in distances.items() if list(taxonomy[c].path[:depth]) == path]
+        near = bundle.familiarity is None or min(below) <= bundle.familiarity.limits[depth - 1]
+        anything_familiar |= near
+        if threshold is None or sums[best] < threshold:
+            continue
+        if near:
             return row | {
                 "decision": "assigned",
                 "category_id": best,
                 "category_path": path,
                 "score": sums[best],
             }
-    return row
+        unfamiliar = True
+    is_unfamiliar = unfamiliar or not anything_familiar
+    return row | {"review_reason": "unfamiliar" if is_unfamiliar else "unsure"}
+
+
+def class_distances(bundle: Bundle, feature: npt.NDArray[np.float64]) -> dict[str, float]:
+    if bundle.familiarity is None:
+        return dict.fromkeys(bundle.tree.classes, 0.0)
+    f = bundle.familiarity
+    z = (feature - f.mean) / f.scale
+    found = z @ z - (f.axes @ z) @ (f.axes @ z) - 2 * f.weight @ z + f.bias
+    return dict(zip(bundle.tree.classes, found.tolist(), strict=True))
 
 
 def softmax(bundle: Bundle, feature: npt.NDArray[np.float64]) -> dict[str, float]:
@@ -137,11 +156,16 @@ def assert_alike(found: dict[str, Any], expected: dict[str, Any]) -> None:
     assert scores(found) == pytest.approx(scores(expected), abs=1e-5)
 
 
-def test_agrees_with_the_reference(undecided_bundle: Bundle, listings: list[Listing]) -> None:
-    found = score_listings(undecided_bundle, batch_of(listings))
+@pytest.mark.parametrize("knows_familiarity", [True, False])
+def test_agrees_with_the_reference(
+    undecided_bundle: Bundle, listings: list[Listing], knows_familiarity: bool
+) -> None:
+    """A bundle of format 1.0 has no familiarity."""
+    bundle = undecided_bundle if knows_familiarity else replace(undecided_bundle, familiarity=None)
+    found = score_listings(bundle, batch_of(listings))
     assert found.schema == SCORES
     for row, listing in zip(found.to_pylist(), listings, strict=True):
-        assert_alike(row, reference(undecided_bundle, listing))
+        assert_alike(row, reference(bundle, listing))
 
 
 def test_the_listings_cover_every_outcome(
@@ -153,6 +177,8 @@ def test_the_listings_cover_every_outcome(
     assert all(counts[decision] >= 5 for decision in Decision)
     assert all(depths[depth] >= 3 for depth in (0, 1, 2, 3))
     assert len({row["reject_reason"] for row in rows}) > 4
+    reasons = Counter(row["review_reason"] for row in rows)
+    assert all(reasons[reason] >= 5 for reason in ReviewReason)
 
 
 def test_a_score_equal_to_its_threshold_is_assigned(undecided_bundle: Bundle) -> None:
@@ -164,7 +190,8 @@ def test_a_score_equal_to_its_threshold_is_assigned(undecided_bundle: Bundle) ->
     leaf = float(undecided_bundle.tree.best(class_probabilities(logits, 1.0))[-1].score[0])
     for threshold, decision in ((leaf, "assigned"), (math.nextafter(leaf, 1), "needs_review")):
         calibration = Calibration(1.0, (None, None, threshold), 0.9)
-        (row,) = scored(replace(undecided_bundle, calibration=calibration), [listing])
+        bundle = replace(undecided_bundle, calibration=calibration, familiarity=None)
+        (row,) = scored(bundle, [listing])
         assert row["decision"] == decision
 
 
@@ -265,6 +292,7 @@ def test_a_listing_without_usable_photos_is_rejected(
         "category_path": None,
         "score": None,
         "candidates": [],
+        "review_reason": None,
         "reject_reason": reason,
         "images_used": 0,
         "images_rejected": len(photos or ()),

@@ -25,6 +25,7 @@ FIGURES: dict[str, Any] = {
     "assigned_exact": 11,
     "needs_review": 6,
     "rejected": 2,
+    "review_reasons": {"unfamiliar": 1, "unsure": 5},
     "reject_reasons": {"truncated": 1, "not_found": 1},
     "photos": 20,
     "photos_rejected": 2,
@@ -55,6 +56,7 @@ def categorized(number: int, decision: str, category: str | None, score: float) 
         "category_path": names[category] if category else None,
         "score": None if rejected else score,
         "candidates": [] if rejected else [{"category_id": "c/b", "score": score}],
+        "review_reason": "unsure" if decision == "needs_review" else None,
         "reject_reason": "not_found" if rejected else None,
         "images_used": 0 if rejected else 1,
         "images_rejected": int(rejected),
@@ -74,6 +76,7 @@ def output(tmp_path: Path) -> Path:
     rows = [categorized(0, "assigned", "c/h", 0.99), categorized(1, "assigned", "c", 0.98)]
     rows += [categorized(n, "assigned", "c/b", 0.97 - n / 100) for n in range(2, 12)]
     rows += [categorized(n, "needs_review", None, 0.4 - n / 100) for n in range(12, 18)]
+    rows[17]["review_reason"] = "unfamiliar"
     rows += [categorized(n, "rejected", None, 0.0) for n in range(18, 20)]
     photos = [
         {"listing_id": row["listing_id"], "image_index": 0, "image_uri": "/no/such/photo",
@@ -109,7 +112,8 @@ def tiles(monkeypatch: pytest.MonkeyPatch) -> list[Tile]:
 def test_it_opens_with_the_outcome(output: Path, taxonomy: Taxonomy, tiles: list[Tile]) -> None:
     assert shown(output, taxonomy).strip().splitlines()[0] == (
         "20 listings: 12 assigned, 11 of them right (92%; target 80%), 11 to an exact class; "
-        "6 to review; 2 rejected, no photo of theirs being usable (not_found 1, truncated 1)."
+        "6 to review, 1 of them unlike what was taught; 2 rejected, no photo of theirs being "
+        "usable (not_found 1, truncated 1)."
     )
 
 
@@ -120,7 +124,10 @@ def test_examples_are_of_every_outcome_and_not_the_wrong_one_first(
     text = shown(output, taxonomy, width)
     rows = [line for line in text.splitlines() if re.search(r"listing-\d", line)]
     words = [row.split("  ")[0].strip() for row in rows]
-    assert words == ["✓ right"] * 5 + ["✗ wrong"] + ["? to review"] * 3 + ["- rejected"]
+    assert words == ["✓ right"] * 5 + ["✗ wrong"] + ["? to review"] * 2 + [
+        "! unfamiliar",
+        "- rejected",
+    ]
     assert all("Boot" in row for row in rows)
     assert max(map(len, rows)) <= width
 
@@ -131,10 +138,10 @@ def test_the_sheet_marks_right_and_wrong_and_names_the_truth(
     shown(output, taxonomy)
     assert len(tiles) == 20
     by_title = {tile.title: tile for tile in tiles}
-    assert by_title.keys() == {"✓ Boot", "✓ Clothing", "✗ Hat", "? Boot", "- rejected"}
+    assert by_title.keys() == {"✓ Boot", "✓ Clothing", "✗ Hat", "? Boot", "! Boot", "- rejected"}
     assert by_title["✗ Hat"].caption == "0.99  is Boot"
     assert by_title["- rejected"].caption.startswith("not_found")
-    assert len({tile.colour for tile in tiles}) == 4
+    assert len({tile.colour for tile in tiles}) == 5
 
 
 def test_without_a_true_category_nothing_is_right_or_wrong(

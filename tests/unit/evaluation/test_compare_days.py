@@ -26,6 +26,10 @@ def test_days_are_named_and_counted(drift: dict[str, Any]) -> None:
         "needs_review": {"before": 90, "after": 350},
         "rejected": {"before": 10, "after": 0},
     }
+    assert drift["review_reasons"] == {
+        "unfamiliar": {"before": 0, "after": 0},
+        "unsure": {"before": 90, "after": 350},
+    }
 
 
 def test_scores_are_counted_in_bins(drift: dict[str, Any]) -> None:

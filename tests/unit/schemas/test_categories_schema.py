@@ -21,6 +21,7 @@ ASSIGNED: dict[str, Any] = {
         {"category_id": "aa-1", "score": 0.9},
         {"category_id": "aa-2", "score": 0.1},
     ],
+    "review_reason": None,
     "reject_reason": None,
     "images_used": 2,
     "images_rejected": 1,
@@ -38,12 +39,14 @@ REVIEW = ASSIGNED | {
     "category_id": None,
     "category_path": None,
     "score": None,
+    "review_reason": "unfamiliar",
     "image_rejects": None,
 }
 REJECTED = REVIEW | {
     "listing_id": "L-rejected",
     "decision": "rejected",
     "candidates": [],
+    "review_reason": None,
     "reject_reason": "no_photo",
     "images_used": 0,
 }
@@ -71,6 +74,7 @@ def test_columns_and_types_of_the_contract():
         "category_path": "list<item: string>",
         "score": "float",
         "candidates": "list<item: struct<category_id: string, score: float>>",
+        "review_reason": "string",
         "reject_reason": "string",
         "images_used": "int32",
         "images_rejected": "int32",
@@ -86,6 +90,7 @@ def test_columns_and_types_of_the_contract():
         "category_id",
         "category_path",
         "score",
+        "review_reason",
         "reject_reason",
         "image_rejects",
     }
@@ -94,6 +99,7 @@ def test_columns_and_types_of_the_contract():
 
 def test_each_decision_passes():
     check_categories(table(ASSIGNED, REVIEW, REJECTED), "here")
+    check_categories(table(REVIEW | {"review_reason": "unsure"}), "here")
 
 
 def test_no_rows_pass():
@@ -189,6 +195,20 @@ def test_no_null_in_a_required_column(name):
         (
             ASSIGNED | {"reject_reason": "no_photo"},
             "column reject_reason is 'no_photo', expected null for a listing that is not rejected",
+        ),
+        (
+            REVIEW | {"review_reason": None},
+            "column review_reason is null, expected a reason for a listing that needs review, and "
+            "null for others",
+        ),
+        (
+            ASSIGNED | {"review_reason": "unsure"},
+            "column review_reason is 'unsure', expected a reason for a listing that needs review, "
+            "and null for others",
+        ),
+        (
+            REVIEW | {"review_reason": "ugly"},
+            "column review_reason is 'ugly', expected one of unfamiliar, unsure",
         ),
         (
             ASSIGNED | {"category_id": None},

@@ -118,7 +118,7 @@ def test_the_worst_groups_are_in_the_card(bundle: Bundle) -> None:
 
 def test_a_bundle_without_training_record_says_so(bundle: Bundle) -> None:
     card = bundle_card(replace(bundle, training={}))
-    assert "## Figures on `val`\n\nNone recorded." in card
+    assert "## Figures on the listings it was calibrated on\n\nNone recorded." in card
     assert "## Training\n\nNothing recorded." in card
 
 

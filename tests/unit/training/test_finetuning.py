@@ -164,13 +164,13 @@ def test_a_number_that_no_photo_has(backbone: Backbone, sources: list[PhotoSourc
 
 def test_a_vision_transformer_is_trained_at_its_own_size(sources: list[PhotoSource]) -> None:
     """It has no batch normalisation whose statistics could be estimated."""
-    backbone = random_backbone("test_vit", image_size=160)
-    tuned = finetune(backbone, sources[:4], LABELS[:4], replace(RECIPE, epochs=1, crop_size=None))
+    backbone = random_backbone("test_vit3", image_size=160)
+    tuned = finetune(backbone, sources[:4], LABELS[:4], replace(RECIPE, epochs=2, crop_size=None))
     assert tuned.digest != backbone.digest
     embedder = PhotoEmbedder(TorchRuntime(tuned, batch_size=2))
     vectors = [photo.vector for photo in embedder.embed(sources[:2])]
     assert [vector.shape for vector in vectors if vector is not None] == [(tuned.width,)] * 2
-    with pytest.raises(SettingsError, match="test_vit: cannot take photos of 32 x 32 pixels"):
+    with pytest.raises(SettingsError, match="test_vit3: cannot take photos of 32 x 32 pixels"):
         finetune(backbone, sources[:4], LABELS[:4], RECIPE)
 
 

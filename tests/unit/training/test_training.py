@@ -24,7 +24,7 @@ Fit = Callable[..., FittedBundle]
 @pytest.fixture
 def fit(backbone: Backbone, taxonomy: Taxonomy) -> Fit:
     def call(train: LabelledPhotos, val: LabelledPhotos, **options: Any) -> FittedBundle:
-        defaults = {"target_precision": 0.8, "seed": 0, "origin": {}}
+        defaults = {"target_precision": 0.8, "unseen_share": 0.0, "seed": 0, "origin": {}}
         return fit_bundle(backbone, taxonomy, train, val, **defaults | options)
 
     return call
@@ -50,7 +50,8 @@ def test_learns_what_is_to_learn(fitted: FittedBundle, classes: tuple[str, ...])
     assert quality.calibration_error < 0.1
     assert fitted.bundle.tree.classes == classes
     figures = quality.figures()
-    assert fitted.bundle.training == {"manifest": "synthetic", "seed": 0, "val": figures}
+    how = {"head": "logistic regression", "calibrated_on": "val"}
+    assert fitted.bundle.training == {"manifest": "synthetic", "seed": 0, **how, "val": figures}
 
 
 def test_the_bundle_scores_new_listings(
@@ -81,6 +82,41 @@ def test_the_figures_are_those_of_val(
     noisy = fit(labelled_photos(60, seed=1), labelled_photos(60, seed=2, noise=50.0))
     assert noisy.quality.top1 < 0.5
     assert noisy.quality.coverage < fitted.quality.coverage
+
+
+@pytest.fixture
+def no_photos(labelled_photos: LabelledPhotosBuilder) -> LabelledPhotos:
+    return LabelledPhotos([], [], labelled_photos(6, seed=1).vectors[:0])
+
+
+def test_without_val_every_label_serves_twice(
+    fit: Fit, labelled_photos: LabelledPhotosBuilder, no_photos: LabelledPhotos
+) -> None:
+    fitted = fit(shuffled(labelled_photos(120, seed=1, photos=2)), no_photos)
+    assert fitted.bundle.training["calibrated_on"] == "cross-fitting of train"
+    assert fitted.bundle.training["head"].startswith("ridge, penalty ")
+    assert fitted.quality.listings == 120
+    assert fitted.quality.top1 > 0.9
+    assert fitted.quality.coverage > 0.8
+    assert fitted.quality.precision is not None
+    assert fitted.quality.precision >= 0.8
+    same = fit(labelled_photos(120, seed=1, photos=2), no_photos)
+    assert same.bundle.head.weight.tobytes() == fitted.bundle.head.weight.tobytes()
+    assert same.bundle.calibration == fitted.bundle.calibration
+
+
+@pytest.mark.parametrize(("listings", "noise"), [(6, 1.0), (12, 1.0), (60, 50.0)])
+def test_few_labels_or_noise_assign_nothing_rather_than_wrongly(
+    fit: Fit,
+    labelled_photos: LabelledPhotosBuilder,
+    no_photos: LabelledPhotos,
+    listings: int,
+    noise: float,
+) -> None:
+    train = labelled_photos(listings, seed=1, noise=noise)
+    fitted = fit(train, no_photos, target_precision=0.9)
+    assert fitted.bundle.calibration.assigns_nothing
+    assert fitted.shortfall is not None
 
 
 def test_memory_is_bounded_by_parts_that_do_not_show(

