@@ -222,7 +222,7 @@ def _fit_with_val(
     choice = choose_strength([HeldOutPhotos(ridge, features, val_labels)])
     name = "logistic regression"
 
-    def retrain(kept: npt.NDArray[np.bool_]) -> LinearHead:
+    def train_again(kept: npt.NDArray[np.bool_]) -> LinearHead:
         position = np.cumsum(kept) - 1
         rows, val_rows = kept[labels], kept[val_labels]
         stop_by = (features[val_rows], position[val_labels[val_rows]])
@@ -232,6 +232,7 @@ def _fit_with_val(
         head = train_head(*taught, *stop_by, classes=int(kept.sum()), seed=seed, watch=watch).head
         return _spread(head, kept)
 
+    retrain: Retrain = train_again
     if choice.loss < min(training.val_loss):
         head = ridge[STRENGTHS.index(choice.strength)].scaled(1 / choice.temperature)
         name, training = _ridge(head, choice)
