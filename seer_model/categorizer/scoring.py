@@ -170,7 +170,8 @@ def _decide(
     decision[scored] = decided
     reason = np.where(unfamiliar, ReviewReason.UNFAMILIAR.value, ReviewReason.UNSURE.value)
     review_reason = np.full(listings, None, object)
-    review_reason[scored] = np.where(chosen == _NONE, reason, None)
+    reviewed = chosen == _NONE
+    review_reason[scored[reviewed]] = reason[reviewed]
     category = _indices(chosen, scored, listings)
     position = _indices(np.arange(len(scored)), scored, listings)
     return {
