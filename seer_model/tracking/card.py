@@ -83,10 +83,10 @@ level's threshold. The thresholds were chosen for a precision of
 
 ## Groups
 
-Of each slice of `val`, the group with the lowest top-1, and its distance from the one with the
-highest; the intervals hold for all groups of the slice at once. Groups of fewer than {SMALL_SLICE}
-listings were not judged. Only slices that the manifest names were looked at: others may be unequal,
-too.
+Of each slice of these listings, the group with the lowest top-1, and its distance from the one with
+the highest; the intervals hold for all groups of the slice at once. Groups of fewer than
+{SMALL_SLICE} listings were not judged. Only slices that the manifest names were looked at: others
+may be unequal, too.
 
 {_groups(groups)}
 

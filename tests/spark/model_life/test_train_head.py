@@ -53,6 +53,8 @@ def test_a_slice_to_balance_must_make_groups(
     error = capsys.readouterr().err
     assert "--balance shop: the labelled photos of train make no two groups" in error
     assert "they have the slices tone" in error
+    # There is no split val, by which it would have stopped.
+    assert "a seventh of train is held out instead" in error
 
 
 def test_train_head_registers_what_the_job_can_load(

@@ -237,13 +237,25 @@ def test_the_worst_groups_of_val_are_recorded(
     assert (found["small"], fitted.balanced) == (0, None)
 
 
-def test_balanced_groups_are_counted(fit: Fit, labelled_photos: LabelledPhotosBuilder) -> None:
+def test_balanced_groups_are_counted(
+    fit: Fit, labelled_photos: LabelledPhotosBuilder, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     regions = [*["eu", "us", None] * 13, "in"]
     train, val = (in_regions(labelled_photos(120, seed), *regions) for seed in (1, 2))
     fitted = fit(shuffled(train), val, balance="region")
     assert fitted.balanced == {"eu": 78, "us": 78, "(fewer than 20)": 6, "(without)": 78}
+    assert "6 are in groups of fewer than 20, which are one group, and 78 without" in caplog.text
+    assert fitted.bundle.training["head"] == "logistic regression"
     assert fitted.quality.top1 > 0.97
     assert not np.array_equal(fitted.bundle.head.weight, fit(train, val).bundle.head.weight)
+
+
+def test_without_val_nothing_is_balanced(
+    fit: Fit, labelled_photos: LabelledPhotosBuilder, no_photos: LabelledPhotos
+) -> None:
+    with pytest.raises(DataContractError, match="--balance region: .* split val"):
+        fit(in_regions(labelled_photos(60, seed=1), "eu", "us"), no_photos, balance="region")
 
 
 @pytest.mark.parametrize(("regions", "names"), [(("eu",), "the slices region"), ((None,), "no")])
