@@ -15,6 +15,7 @@ EditJson = Callable[..., None]
 FILES = [
     "backbone/backbone.json",
     "backbone/weights.safetensors",
+    "familiarity.safetensors",
     "head.safetensors",
     "taxonomy.parquet",
 ]

@@ -104,6 +104,7 @@ def test_fine_tuning_makes_a_backbone_of_its_own_whatever_spark_may_collect(
     tree.write_text(TAXONOMY, encoding="utf-8")
     argv = ["--manifest", str(labelled), "--taxonomy", str(tree), "--tracking-uri", database]
     argv += ["--backbone", "timm:regnety_002", "--output", str(tmp_path / "bundle")]
+    argv += ["--unseen-share", "0"]
     tuning = ["--finetune", "--finetune-epochs", "2", "--finetune-size", "32"]
     assert train_head.main([*argv, *tuning, "--report", str(report)]) == 0
     figures = json.loads(report.read_text(encoding="utf-8"))
@@ -154,7 +155,7 @@ def test_no_precision_is_promised_through_labels_of_chance(
     tree.write_text(TAXONOMY, encoding="utf-8")
     argv = ["--manifest", str(write_manifest(tmp_path / "manifest", rows))]
     argv += ["--taxonomy", str(tree), "--tracking-uri", database, "--output", str(tmp_path / "b")]
-    argv += ["--backbone", "timm:regnety_002", "--target-precision", "0.8"]
+    argv += ["--backbone", "timm:regnety_002", "--target-precision", "0.8", "--unseen-share", "0"]
     assert train_head.main([*argv, "--report", str(report)]) == 0
     figures = json.loads(report.read_text(encoding="utf-8"))
     assert figures["val"]["coverage"] == 0

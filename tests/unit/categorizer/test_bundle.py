@@ -22,18 +22,12 @@ from seer_model.categorizer.hierarchy import ClassTree
 from seer_model.categorizer.scoring import LISTINGS, score_listings
 from seer_model.files import digest_file
 from seer_model.training.fit import FittedBundle
+from tests.support.refusals import FILES
 
 EditJson = Callable[..., None]
 Damage = Callable[[Path, EditJson], object]
 
-FILES = [
-    "backbone/backbone.json",
-    "backbone/weights.safetensors",
-    "head.safetensors",
-    "taxonomy.parquet",
-    "familiarity.safetensors",
-]
-FAMILIARITY = FILES[-1]
+FAMILIARITY = "familiarity.safetensors"
 
 
 @pytest.fixture(scope="module")

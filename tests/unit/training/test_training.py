@@ -254,7 +254,7 @@ def test_balanced_groups_are_counted(
 def test_without_val_nothing_is_balanced(
     fit: Fit, labelled_photos: LabelledPhotosBuilder, no_photos: LabelledPhotos
 ) -> None:
-    with pytest.raises(DataContractError, match="--balance region: .* split val"):
+    with pytest.raises(DataContractError, match=r"--balance region: .* split val"):
         fit(in_regions(labelled_photos(60, seed=1), "eu", "us"), no_photos, balance="region")
 
 
