@@ -401,4 +401,7 @@ def _in_parts(photos: LabelledPhotos) -> Iterator[LabelledPhotos]:
     for first in range(0, len(bounds) - 1, _LISTINGS_AT_ONCE):
         last = min(first + _LISTINGS_AT_ONCE, len(bounds) - 1)
         rows = slice(bounds[first], bounds[last])
-        yield LabelledPhotos(*(None if field is None else field[rows] for field in photos))
+        slices = None if photos.slices is None else photos.slices[rows]
+        yield LabelledPhotos(
+            photos.listing_ids[rows], photos.labels[rows], photos.vectors[rows], slices
+        )
