@@ -15,9 +15,9 @@ EditJson = Callable[..., None]
 FILES = [
     "backbone/backbone.json",
     "backbone/weights.safetensors",
-    "familiarity.safetensors",
     "head.safetensors",
     "taxonomy.parquet",
+    "familiarity.safetensors",
 ]
 
 

@@ -121,6 +121,7 @@ def test_signature(model: Any) -> None:
         "'category_path': Array(string) (optional)",
         "'score': float (optional)",
         "'candidates': Array({category_id: string (required), score: float (required)}) (required)",
+        "'review_reason': string (optional)",
         "'reject_reason': string (optional)",
         "'images_used': integer (required)",
         "'images_rejected': integer (required)",
@@ -208,7 +209,8 @@ def test_a_card_too_long_for_the_registry_is_cut_there(bundle: Bundle, tmp_path:
     training = {f"setting {n}": "x" * 100 for n in range(30)}
     calibration = replace(bundle.calibration, thresholds=(None, 0.9))
     save_bundle(
-        replace(bundle, tree=tree, calibration=calibration, training=training), tmp_path / "long"
+        replace(bundle, tree=tree, calibration=calibration, training=training, familiarity=None),
+        tmp_path / "long",
     )
     with runs.tracked_run("test", {}):
         version = Version.fetch("long", registration.register_bundle(tmp_path / "long", "long"))
