@@ -93,7 +93,7 @@ def change(column: str, value: object, of: str = "a") -> Spoil:
             lambda t: [t.slice(0, 2), t.slice(2).drop_columns("taxonomy_version")],
             "column taxonomy_version is null",
         ),
-        (lambda t: t.set_column(7, "images_used", t["images_used"].cast("int64")), "is int64"),
+        (lambda t: t.set_column(8, "images_used", t["images_used"].cast("int64")), "is int64"),
     ],
     ids=[
         "lost",
