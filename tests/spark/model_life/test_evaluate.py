@@ -80,7 +80,8 @@ def test_another_taxonomy_is_compared_by_category(
     smaller = type(taxonomy)([c for c in taxonomy if c.category_id != "cold/green"], "2027")
     tree = type(bundle.tree)(smaller, [bundle.tree.classes[i] for i in keep])
     head = LinearHead(bundle.head.weight[keep], bundle.head.bias[keep])
-    save_bundle(replace(bundle, tree=tree, head=head), tmp_path / "smaller")
+    smaller_bundle = replace(bundle, tree=tree, head=head, familiarity=None)
+    save_bundle(smaller_bundle, tmp_path / "smaller")
     save_bundle(bundle, tmp_path / "whole")
     report = tmp_path / "report.json"
     argv = ["--manifest", str(labelled), "--tracking-uri", database, "--report", str(report)]
