@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from seer_model.backbones.backbone import Backbone
+from seer_model.backbones.backbone import Backbone, make_backbone
 from seer_model.backbones.preprocessing import Preprocessing
 from seer_model.backbones.runtimes.choose import open_runtime
 from seer_model.backbones.trunk import RegNetY
@@ -70,6 +70,9 @@ class Distiller(Learner):
         preprocessing: See `Learner`.
         device: Likewise.
         start: Likewise.
+
+    Raises:
+        SettingsError: The teacher cannot take photos of `recipe.teacher_size`.
     """
 
     def __init__(
@@ -97,9 +100,8 @@ class Distiller(Learner):
             start=start,
         )
         self._teacher_size = recipe.teacher_size or teacher.preprocessing.image_size
-        resized = replace(teacher.preprocessing, image_size=self._teacher_size)
         self._teacher = open_runtime(
-            replace(teacher, preprocessing=resized),
+            _resized(teacher, self._teacher_size),
             str(device),
             threads=torch.get_num_threads(),
             batch_size=recipe.batch_size // processes.count,
@@ -127,3 +129,19 @@ class Distiller(Learner):
         deviation = (square - mean.square()).clamp(min=0).sqrt().clamp(min=_LEAST_DEVIATION)
         standardised: torch.Tensor = (features - mean) / deviation
         return standardised
+
+
+def _resized(backbone: Backbone, image_size: int) -> Backbone:
+    """The backbone for photos of another size: other features, and so another digest.
+
+    Raises:
+        SettingsError: The network cannot take photos of that size.
+    """
+    return make_backbone(
+        backbone.architecture,
+        replace(backbone.preprocessing, image_size=image_size),
+        licence=backbone.licence,
+        origin=backbone.origin,
+        weights=backbone.weights,
+        feature_stages=backbone.feature_stages,
+    )
