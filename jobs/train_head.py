@@ -265,7 +265,7 @@ def _save(bundle: Bundle, local: Path, settings: TrainHead) -> dict[str, Any]:
 
 
 def _what_it_cannot_assign(fitted: FittedBundle) -> dict[str, Any]:
-    """Say, and return for the report, what the model can never assign, and why."""
+    """Say what the model promises nothing for; return for the report what it can never assign."""
     tree, shortfall = fitted.bundle.tree, fitted.shortfall
     learned = set(tree.categories)
     rest = [c.category_id for c in tree.taxonomy if c.category_id not in learned]
@@ -276,6 +276,11 @@ def _what_it_cannot_assign(fitted: FittedBundle) -> dict[str, Any]:
         )
     if shortfall is not None:
         log.warning("the model can assign nothing: %s", shortfall.reason)
+    elif fitted.bundle.training["calibrated_on"] != "val":
+        log.warning(
+            "no split val: the precision is promised for listings of the senders of train alone; to "
+            "promise it for new ones, put labelled listings of other senders into the split val"
+        )
     return {
         "categories_without_label": rest,
         "assigns_nothing": shortfall and shortfall.reason,

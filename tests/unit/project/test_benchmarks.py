@@ -1,12 +1,15 @@
-"""The benchmarks' verdicts, and what the one for GPUs says without a GPU."""
+"""The benchmarks' verdicts and draws, and what the one for GPUs says without a GPU."""
 
 import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
+from benchmarks.few_labels import draw, precision
 from benchmarks.measuring import Row
+from seer_model.training.fit import LabelledPhotos
 from tests.support.paths import ROOT
 
 
@@ -24,6 +27,28 @@ def test_a_row_says_by_how_much_it_misses_its_goal(
     ratios: list[float], goal: float | None, at_most: bool, verdict: str
 ) -> None:
     assert Row("job", ratios=ratios, goal=goal, at_most=at_most).verdict == verdict
+
+
+def test_few_labels_are_drawn_by_listing_from_every_class() -> None:
+    listings = [f"{label}{i}" for label, count in (("a", 9), ("b", 2)) for i in range(count)]
+    ids = [listing for listing in listings for _ in range(2)]
+    photos = LabelledPhotos(ids, [listing[0] for listing in ids], np.zeros((22, 1), np.float16))
+    drawn = [draw(photos, 3, seed) for seed in range(5)]
+    for found in drawn:
+        assert len(found.labels) == 2 * (3 + 2)
+        assert len(set(found.listing_ids)) == 3 + 2
+    assert len({tuple(found.listing_ids) for found in drawn}) > 1
+    assert draw(photos, 3, 0).listing_ids == drawn[0].listing_ids
+
+
+def test_precision_over_draws_has_the_interval_of_one() -> None:
+    one, other = np.ones(20, np.bool_), np.arange(40) < 30
+    found = precision([one, other, one[:0]])
+    assert found is not None
+    assert found["precision"] == pytest.approx(50 / 60)
+    assert found["draws_below"] == 1
+    assert found["high"] - found["low"] > 0.3  # Of 17 right ones out of 20.
+    assert precision([one[:0], one[:0]]) is None
 
 
 def test_gpu_benchmark_needs_no_spark_and_says_that_there_is_no_cuda() -> None:
