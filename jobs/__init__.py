@@ -6,6 +6,7 @@
 - promote_challenger: evaluated challenger → champion, if it passes the gates; rollback
 - categorize_listings: manifest partition → categories; the daily job
 - check_categories: published categories against their manifest
+- find_new_kinds: unfamiliar listings of a day → clusters, to see and to label
 - maintain_embeddings: compact and expire an embedding store
 - pretrain_backbone: unlabelled photos → backbone (SwAV)
 - udf: `categorize(photo)` for notebooks and SQL

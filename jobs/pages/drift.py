@@ -29,7 +29,8 @@ def drift_page(drift: Mapping[str, Any], bound: float) -> str:
     """Render a self-contained page; all names are escaped, and its policy lets it load nothing.
 
     Args:
-        drift: As `seer_model.evaluation.drift.compare_days` returns it.
+        drift: As `seer_model.evaluation.drift.compare_days` returns it, and `days`: `ds`,
+            `listings` and `unfamiliar` of the last days published, the last first.
         bound: A population stability index above it is marked.
     """
     return render(

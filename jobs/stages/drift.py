@@ -3,19 +3,23 @@
 import json
 import logging
 from collections import Counter
+from functools import reduce
 from typing import Any
 
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812
 
 from jobs.pages.drift import drift_page
 from jobs.stages.publish.base import Output
+from schemas.categories import ReviewReason
 from seer_model.evaluation.drift import DISTRIBUTIONS, SCORE_BINS, DayCounts, compare_days
 from seer_model.tracking import runs
 
 __all__ = ["drift_figures"]
 
 log = logging.getLogger(__name__)
+
+_DAYS = 14
 
 
 def drift_figures(spark: SparkSession, output: Output, ds: str, bound: float) -> dict[str, Any]:
@@ -41,6 +45,7 @@ def drift_figures(spark: SparkSession, output: Output, ds: str, bound: float) ->
             log.info("drift: no day before %s is published; nothing to compare with", ds)
             return {"compared_with": None}
         drift = compare_days(_count(spark, output, earlier), _count(spark, output, ds))
+        drift["days"] = _count_unfamiliar(spark, output, ds)
         runs.log_text(json.dumps(drift, indent=1), "drift.json")
         runs.log_text(drift_page(drift, bound), "drift.html")
     except Exception as error:
@@ -66,9 +71,7 @@ def drift_figures(spark: SparkSession, output: Output, ds: str, bound: float) ->
 
 
 def _count(spark: SparkSession, output: Output, ds: str) -> DayCounts:
-    rows = output.read(spark, ds)
-    if "review_reason" not in rows.columns:  # Published before there was one.
-        rows = rows.withColumn("review_reason", F.lit(None).cast("string"))
+    rows = _read(spark, output, ds)
     score = F.col("score").cast("double")
     # Without `when`, a null score would land in the last bin: `least` ignores nulls.
     bins = F.when(score.isNotNull(), F.least(F.floor(score * SCORE_BINS), F.lit(SCORE_BINS - 1)))
@@ -101,6 +104,30 @@ def _count(spark: SparkSession, output: Output, ds: str) -> DayCounts:
         counts,
         {group["category"]: group["path"] for group in groups},
     )
+
+
+def _count_unfamiliar(spark: SparkSession, output: Output, ds: str) -> list[dict[str, Any]]:
+    """Listings, and how many of them are unfamiliar, of the last days published, the last first."""
+    days = [ds]
+    while len(days) < _DAYS and (earlier := output.day_before(spark, days[-1])):
+        days.append(earlier)
+    reasons = [
+        _read(spark, output, day).select(F.lit(day).alias("ds"), "review_reason") for day in days
+    ]
+    unfamiliar = F.count_if(F.col("review_reason") == ReviewReason.UNFAMILIAR.value)
+    counts = (
+        reduce(DataFrame.union, reasons)
+        .groupBy("ds")
+        .agg(F.count("*").alias("listings"), unfamiliar.alias("unfamiliar"))
+    )
+    return sorted(counts.toArrow().to_pylist(), key=lambda day: day["ds"], reverse=True)
+
+
+def _read(spark: SparkSession, output: Output, ds: str) -> DataFrame:
+    rows = output.read(spark, ds)
+    if "review_reason" not in rows.columns:  # Published before there was one.
+        rows = rows.withColumn("review_reason", F.lit(None).cast("string"))
+    return rows
 
 
 def _warn(drift: dict[str, Any], beyond: list[str], bound: float, *, changed: bool) -> None:

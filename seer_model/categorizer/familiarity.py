@@ -55,6 +55,16 @@ class Familiarity:
         products = np.einsum("rw,cw->rc", z, self.weight)
         return np.asarray(norms[:, None] - 2 * products + self.bias, np.float32)
 
+    def whiten(self, features: Floats) -> Floats:
+        """Coordinates in which these distances are Euclidean: float32, (rows, width).
+
+        Not bit-identical in every batch: for looking at listings together, never for scoring one.
+        """
+        z = (features - self.mean) / self.scale
+        # Along an axis of length a the variance is 1 / (1 - a²) of that along the others.
+        kept = np.sqrt(np.clip(1 - np.einsum("aw,aw->a", self.axes, self.axes), 0, 1))
+        return np.asarray(z - (z @ self.axes.T) / (1 + kept) @ self.axes, np.float32)
+
     def is_familiar(
         self, features: Floats, tree: ClassTree, best: Sequence[LevelBest]
     ) -> npt.NDArray[np.bool_]:

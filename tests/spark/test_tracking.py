@@ -196,6 +196,11 @@ def test_a_day_that_differs_drifts(
             if r["score"] is not None:
                 scores[min(19, int(r["score"] * 20))] += 1
         assert found["scores"][role] == scores
+    assert [day["ds"] for day in found["days"]] == [OTHER, ALIKE, FIRST]
+    for day in found["days"]:
+        reasons = pq.read_table(output / f"ds={day['ds']}")["review_reason"].to_pylist()
+        assert day["listings"] == len(reasons)
+        assert day["unfamiliar"] == reasons.count("unfamiliar")
     assert found["after"]["model"] == f"tracked version {version}"
     page = artifact(reports[OTHER], "drift.html")
     assert "The model changed" in page

@@ -80,6 +80,19 @@ def test_what_moved_most_follows_in_words() -> None:
     ]
 
 
+def test_the_share_of_unfamiliar_listings_is_shown_by_day() -> None:
+    days = [
+        {"ds": "2026-11-25", "listings": 1500, "unfamiliar": 60},
+        {"ds": "2026-11-24", "listings": 1000, "unfamiliar": 19},
+    ]
+    page = drift_page({**compare_days(*drifted_days()), "days": days}, 0.2)
+    table = page[page.index("<h2>Unfamiliar") : page.index("<h2>Scores")]
+    assert re.findall(r"<td>(.*?)</td>", table) == [
+        *("2026-11-25", "1,500", "60", "4.0 %"),
+        *("2026-11-24", "1,000", "19", "1.9 %"),
+    ]
+
+
 def test_names_are_escaped() -> None:
     evil = ("assigned", None, "<script>alert(1)</script>", "<img src=x>", 10, 500)
     page = drift_page(

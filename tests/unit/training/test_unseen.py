@@ -45,6 +45,19 @@ def test_distances_are_mahalanobis_distances() -> None:
     np.testing.assert_allclose(found, expected, rtol=0.1, atol=0.2)
 
 
+def test_distances_are_euclidean_once_whitened() -> None:
+    rng = np.random.default_rng(2)
+    labels = rng.integers(0, 3, 600)
+    noise = rng.standard_normal((600, 90)) @ rng.standard_normal((90, 90))
+    features = (noise + 9 * np.eye(3, 90)[labels]).astype(np.float16)
+    familiarity = fit_familiarity(features, labels, 3)
+    rows = features.astype(np.float32)
+    means = np.stack([rows[labels == k].mean(axis=0) for k in range(3)])
+    apart = familiarity.whiten(rows)[:, None] - familiarity.whiten(means)
+    expected = familiarity.distances(rows)
+    np.testing.assert_allclose((apart**2).sum(axis=2), expected, rtol=1e-3, atol=1e-2)
+
+
 @pytest.mark.parametrize("photos", [1, 2])
 def test_one_or_two_photos_a_class_do(photos: int) -> None:
     labels = np.arange(5).repeat(photos)
