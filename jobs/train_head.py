@@ -278,8 +278,8 @@ def _what_it_cannot_assign(fitted: FittedBundle) -> dict[str, Any]:
         log.warning("the model can assign nothing: %s", shortfall.reason)
     elif fitted.bundle.training["calibrated_on"] != "val":
         log.warning(
-            "no split val: the precision is promised for listings of the senders of train alone; "
-            "to promise it for new ones, put labelled listings of other senders into the split val"
+            "no split val: the precision is promised for listings like those of train alone; for "
+            "those of new senders, put labelled listings of other senders into the split val"
         )
     return {
         "categories_without_label": rest,
