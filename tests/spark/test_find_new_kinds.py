@@ -164,6 +164,6 @@ def test_another_model_or_an_old_day_is_refused(
     ):
         folder = tmp_path / f"code {code}" / f"ds={DS}"
         folder.mkdir(parents=True)
-        pq.write_table(table, folder / "part-0.parquet")
+        pq.write_table(table, folder / "part-0.parquet", coerce_timestamps="us")
         find("--categories", str(folder.parent), code=code)
         assert message in error_line(capsys)
