@@ -31,8 +31,10 @@ from seer_model.backbones.constants import DEFAULT_BACKBONE
 
 NAME = "listing-categorizer"
 
-# Drawings are out of distribution for the backbone. Somebody's own photos may be many.
-_FINETUNE = ["--finetune", "--finetune-size", "96", "--finetune-epochs", "18"]
+# Drawings are out of distribution for the backbone, and few of them are of a kind never seen.
+# Somebody's own photos may be many, and goods never seen as frequent as anywhere.
+_FOR_DRAWINGS = ["--finetune", "--finetune-size", "96", "--finetune-epochs", "18"]
+_FOR_DRAWINGS += ["--unseen-share", "0.05"]
 _JOBS = 5
 
 
@@ -49,7 +51,7 @@ class Demo(JobSettings):
     target_precision: float = Field(
         0.8, gt=0, lt=1, description="share of assigned listings that is to be right"
     )
-    samples: int = Field(480, ge=12, description="sample listings to draw")
+    samples: int = Field(640, ge=12, description="sample listings to draw")
 
     @model_validator(mode="after")
     def _together(self) -> Self:
@@ -105,7 +107,7 @@ def demo(settings: Demo) -> None:
         train_head.main,
         ["--manifest", str(output / "labelled"), "--taxonomy", str(inputs.taxonomy)],
         ["--backbone", settings.backbone, "--registered-name", NAME, *embeddings],
-        [] if own_labels else _FINETUNE,
+        [] if own_labels else _FOR_DRAWINGS,
         ["--target-precision", str(settings.target_precision), "--report", str(report), *tracking],
         summary=lambda: _trained(_read(report)),
     )

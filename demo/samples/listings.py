@@ -86,11 +86,10 @@ def draw_sample_listings(
 ) -> SampleSummary:
     """Draw listings of one to four photos each, and write their CSV and their taxonomy.
 
-    About 60 % of the listings are in the split `train`, 15 % in `val` and 25 % in `new`; every
-    kind of product is in all three, but for one that only a few listings of `new` show. A few
-    photos of `train` and `new` are broken, and up to two
-    listings of `new` have broken photos only. In one environment a seed always gives the same
-    bytes, whatever the number of processes.
+    About half of the listings are in the split `train`, 30 % in `val` and 20 % in `new`; every kind
+    of product is in all three, but for one that only a few listings of `new` show. A few photos of
+    `train` and `new` are broken, and up to two listings of `new` have broken photos only. In one
+    environment a seed always gives the same bytes, whatever the number of processes.
 
     Args:
         folder: Where to write `images/`, `listings.csv` and `taxonomy.csv`.
@@ -158,7 +157,7 @@ def _plan(count: int, rng: np.random.Generator) -> list[_Listing]:
     taught = count - len(places)
     for position, kind in enumerate(kinds):
         share = len(range(position, taught, len(kinds)))
-        val, new = max(1, round(share * 0.15)), max(1, round(share * 0.25))
+        val, new = max(1, round(share * 0.3)), max(1, round(share * 0.2))
         splits = ["train"] * (share - val - new) + ["val"] * val + ["new"] * new
         places += [(kind, split) for split in splits]
     places = [places[place] for place in rng.permutation(count)]
