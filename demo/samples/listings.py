@@ -152,8 +152,9 @@ def _mapping(processes: int) -> Iterator[Callable[..., Iterator[list[str]]]]:
 def _plan(count: int, rng: np.random.Generator) -> list[_Listing]:
     """Choose kind, split and broken photos of every listing, in shuffled order."""
     kinds = KINDS[: count // _LISTINGS_PER_KIND]
-    # A few listings of a kind that nobody has labelled yet, once there are enough of the others.
-    places = [(NEW_KIND, "new")] * round(_NEW_KIND_SHARE * count)
+    # A few listings of a kind that nobody has labelled yet, where all others have enough.
+    spare = count - _LISTINGS_PER_KIND * len(kinds)
+    places = [(NEW_KIND, "new")] * min(spare, round(_NEW_KIND_SHARE * count))
     taught = count - len(places)
     for position, kind in enumerate(kinds):
         share = len(range(position, taught, len(kinds)))
