@@ -40,7 +40,8 @@ from seer_model.evaluation.metrics import measure_quality
 from seer_model.evaluation.outcomes import Outcomes, compare_with_labels
 from seer_model.photos.source import PhotoSource
 from seer_model.tracking.registry import resolve_backbone
-from seer_model.training.fit import FittedBundle, LabelledPhotos, fit_bundle
+from seer_model.training.fit import FittedBundle, fit_bundle
+from seer_model.training.labelled import LabelledPhotos
 
 log = logging.getLogger("few_labels")
 

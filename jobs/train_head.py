@@ -109,7 +109,8 @@ from seer_model.categorizer.hierarchy import ClassTree
 from seer_model.processes import scratch_folder
 from seer_model.tracking import registration, registry, runs
 from seer_model.training.finetuning import FinetuneRecipe, finetune
-from seer_model.training.fit import FittedBundle, LabelledPhotos, fit_bundle
+from seer_model.training.fit import FittedBundle, fit_bundle
+from seer_model.training.labelled import LabelledPhotos
 
 log = logging.getLogger(__name__)
 

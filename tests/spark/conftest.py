@@ -29,7 +29,8 @@ from seer_model.backbones.runtimes.choose import open_runtime
 from seer_model.categorizer.bundle import Bundle, load_bundle, save_bundle
 from seer_model.categorizer.calibration import Calibration
 from seer_model.photos.source import PhotoSource
-from seer_model.training.fit import LabelledPhotos, fit_bundle
+from seer_model.training.fit import fit_bundle
+from seer_model.training.labelled import LabelledPhotos
 from tests.support.conversions import convert_once
 from tests.support.embedding_rows import ONE, TWO, Upkeep, add_run
 from tests.support.paths import ROOT

@@ -22,7 +22,8 @@ from seer_model.categorizer.familiarity import Familiarity
 from seer_model.categorizer.head import LinearHead
 from seer_model.categorizer.hierarchy import ClassTree
 from seer_model.files import digest_file
-from seer_model.training.fit import FittedBundle, LabelledPhotos, fit_bundle
+from seer_model.training.fit import FittedBundle, fit_bundle
+from seer_model.training.labelled import LabelledPhotos
 from tests.support.conversions import convert_once
 from tests.support.spark_python import CONVERSIONS
 from tests.support.swav_training import write_manifest

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.few_labels import draw, precision
 from benchmarks.measuring import Row
-from seer_model.training.fit import LabelledPhotos
+from seer_model.training.labelled import LabelledPhotos
 from tests.support.paths import ROOT
 
 

@@ -15,7 +15,8 @@ from seer_model.categorizer.bundle import load_bundle, save_bundle
 from seer_model.categorizer.scoring import LISTINGS, score_listings
 from seer_model.evaluation.metrics import measure_quality
 from seer_model.evaluation.outcomes import compare_with_labels
-from seer_model.training.fit import FittedBundle, LabelledPhotos, fit_bundle
+from seer_model.training.fit import FittedBundle, fit_bundle
+from seer_model.training.labelled import LabelledPhotos
 
 LabelledPhotosBuilder = Callable[..., LabelledPhotos]
 Fit = Callable[..., FittedBundle]
@@ -124,7 +125,8 @@ def test_memory_is_bounded_by_parts_that_do_not_show(
 ) -> None:
     photos = labelled_photos(60, seed=1), labelled_photos(61, seed=2)
     whole = fit(*photos)
-    monkeypatch.setattr("seer_model.training.fit._LISTINGS_AT_ONCE", 7)
+    monkeypatch.setattr("seer_model.training.labelled.LISTINGS_AT_ONCE", 7)
+    monkeypatch.setattr("seer_model.training.fit.LISTINGS_AT_ONCE", 7)
     monkeypatch.setattr("seer_model.categorizer.calibration._ROWS_AT_ONCE", 7)
     monkeypatch.setattr("seer_model.training.head._ROWS_AT_ONCE", 7)
     in_parts = fit(*photos)
