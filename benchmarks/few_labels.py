@@ -16,7 +16,6 @@ writes them as JSON.
 
 import argparse
 import csv
-import json
 import logging
 import os
 from collections import Counter
@@ -28,6 +27,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from benchmarks.results_file import write_results
 from schemas.taxonomy import Taxonomy
 from schemas.taxonomy_readers import read_taxonomy
 from seer_model.backbones.backbone import Backbone
@@ -272,16 +272,12 @@ def main() -> None:
         for uri in arguments.backbone
         for row in measure(arguments.data / name, name, uri)
     ]
-    arguments.results.mkdir(parents=True, exist_ok=True)
     markdown = (
         f"Few labels, no `val`, a target precision of {TARGET:g}:\n\n{few_labels_table(results)}"
         f"\n\nAll labels of `train`:\n\n{thresholds_table(results)}"
     )
     record = {"target": TARGET, "results": results, "markdown": markdown}
-    path = arguments.results / "few_labels.json"
-    path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    print(markdown)
-    print(f"\nWritten to {path}")
+    write_results(arguments.results / "few_labels.json", record)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ Prints a Markdown table and writes it as JSON.
 import argparse
 import csv
 import hashlib
-import json
 import logging
 from collections import Counter
 from collections.abc import Iterator
@@ -30,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.label_efficiency import LITE0, Extractor, Photos
+from benchmarks.results_file import write_results
 from seer_model.backbones.backbone import random_backbone
 from seer_model.categorizer.scoring import fuse_photos
 from seer_model.evaluation.comparison import paired_difference
@@ -249,14 +249,10 @@ def main() -> None:
             log.info("%s, %s: embedding", network, name)
             results += measure(listings, name, network, embed(Extractor(trunk), listings))
     results.sort(key=lambda row: (list(SLICES).index(row["data"]), row["slice"]))
-    arguments.results.mkdir(parents=True, exist_ok=True)
     markdown = table(results)
     identity = {"backbone": arguments.backbone, "digest": backbone.digest}
     record = {**identity, "results": results, "markdown": markdown}
-    path = arguments.results / "groups.json"
-    path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    print(markdown)
-    print(f"\nWritten to {path}")
+    write_results(arguments.results / "groups.json", record)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ open-set part of `train_head`. Prints Markdown and writes JSON.
 
 import argparse
 import csv
-import json
 import logging
 import warnings
 from collections.abc import Iterator
@@ -30,6 +29,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 
 from benchmarks.label_efficiency import Extractor
+from benchmarks.results_file import write_results
 from schemas.taxonomy import Taxonomy
 from schemas.taxonomy_readers import read_taxonomy
 from seer_model.categorizer.calibration import (
@@ -348,13 +348,9 @@ def main() -> None:
         f"{promise_table(results)}\n\nKnown from unseen listings, area under the ROC curve:\n\n"
         f"{separation_table(results)}"
     )
-    arguments.results.mkdir(parents=True, exist_ok=True)
     identity = {"backbone": arguments.backbone, "digest": backbone.digest}
     record = {**identity, "unseen_share": UNSEEN_SHARE, "results": results, "markdown": markdown}
-    path = arguments.results / "open_set.json"
-    path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    print(markdown)
-    print(f"\nWritten to {path}")
+    write_results(arguments.results / "open_set.json", record)
 
 
 if __name__ == "__main__":
