@@ -14,7 +14,7 @@ from seer_model.training.pretraining.recipe import Recipe, RecipeFlags
 __all__ = ["PretrainBackbone"]
 
 _SWAV_ONLY = {"prototypes", "projection", "epsilon", "queue_length"}
-_TEACHER_ONLY = {"teacher_size"}
+_TEACHER_ONLY = {"teacher_size", "teacher_epochs"}
 
 
 class _RunSettings(PhotoSettings):

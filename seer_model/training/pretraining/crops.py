@@ -116,12 +116,13 @@ class MultiCrop:
             ValueError: The photos have another shape or dtype.
         """
         draws = BatchDraws(generator, batch or len(photos), first, len(photos))
-        return [crop for crop, _ in self._views(photos, draws, 0)]
+        return [crop for crop, _ in self._views(photos, draws, draws, 0)]
 
     @torch.no_grad()
     def pairs(
         self,
         photos: torch.Tensor,
+        boxes: torch.Generator,
         generator: torch.Generator,
         *,
         clean_size: int,
@@ -132,8 +133,9 @@ class MultiCrop:
 
         Args:
             photos: As above.
-            generator: As above.
-            clean_size: Side of a clean crop, in pixels.
+            boxes: As `generator`, for the boxes and whether they are mirrored.
+            generator: As above, for everything else.
+            clean_size: Side of a clean crop, in pixels; 0 for empty ones.
             batch: As above.
             first: As above.
 
@@ -144,13 +146,15 @@ class MultiCrop:
         Raises:
             ValueError: The photos have another shape or dtype.
         """
-        draws = BatchDraws(generator, batch or len(photos), first, len(photos))
-        return self._views(photos, draws, clean_size)
+        of_boxes, draws = (
+            BatchDraws(source, batch or len(photos), first, len(photos))
+            for source in (boxes, generator)
+        )
+        return self._views(photos, of_boxes, draws, clean_size)
 
     def _views(
-        self, photos: torch.Tensor, draws: BatchDraws, clean_size: int
+        self, photos: torch.Tensor, boxes: BatchDraws, draws: BatchDraws, clean_size: int
     ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """The crops, each beside its clean one, which is empty for a size of 0."""
         if photos.dtype != torch.uint8 or photos.ndim != 4 or photos.shape[3] != 3:
             raise ValueError(
                 "photos must be uint8 of shape (N, H, W, 3), "
@@ -159,17 +163,22 @@ class MultiCrop:
         photos = photos.contiguous()
         with torch.autocast(photos.device.type, enabled=False):
             return [
-                self._view(photos, spec, draws, clean_size)
+                self._view(photos, spec, boxes, draws, clean_size)
                 for spec in self.specs
                 for _ in range(spec.count)
             ]
 
     def _view(
-        self, photos: torch.Tensor, spec: CropSpec, draws: BatchDraws, clean_size: int
+        self,
+        photos: torch.Tensor,
+        spec: CropSpec,
+        boxes: BatchDraws,
+        draws: BatchDraws,
+        clean_size: int,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         _, height, width, _ = photos.shape
-        rows, columns = _draw_boxes(height, width, spec.scale, draws)
-        mirrored = draws.uniform() < _FLIP_PROBABILITY
+        rows, columns = _draw_boxes(height, width, spec.scale, boxes)
+        mirrored = boxes.uniform() < _FLIP_PROBABILITY
         clean = photos.new_empty((len(photos), 0, 0, 3))
         if clean_size:
             resampled = _resample(photos, rows, columns, mirrored, clean_size)

@@ -3,12 +3,16 @@
 The teacher looks at each crop as the photo has it, in its own size; the student at the same box,
 smaller, recoloured and degraded (Beyer et al. 2022, Knowledge distillation: A good teacher is
 patient and consistent, https://arxiv.org/abs/2106.05237: both must see the same crop).
+
+On few photos the teacher takes most of the time. With `Recipe.teacher_epochs` it looks at the boxes
+of that many epochs, and later epochs show the same boxes in the same order.
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn import functional
@@ -61,7 +65,8 @@ class Distiller(Learner):
 
     The loss is 1 - the cosine of predicted and true features, averaged over crops. The teacher's
     features are standardised first, by the moments of the batch: a network's pooled activations are
-    all positive, so that their mean alone gives a high cosine.
+    all positive, so that their mean alone gives a high cosine. With `recipe.teacher_epochs`, four
+    bytes for each crop of these epochs and each of the features stay in memory.
 
     Args:
         recipe: See `Learner`.
@@ -90,6 +95,7 @@ class Distiller(Learner):
             student = Student(
                 recipe.architecture, teacher.width, checkpoint_trunk=recipe.checkpoint_trunk
             )
+        self._remembered: dict[int, npt.NDArray[np.float32]] = {}
         super().__init__(
             student,
             student.trunk,
@@ -107,20 +113,36 @@ class Distiller(Learner):
             batch_size=recipe.batch_size // processes.count,
         )
 
+    def order_of(self, epoch: int) -> int:
+        """The epoch whose photos and boxes an epoch shows, in the same order."""
+        return epoch % (self._recipe.teacher_epochs or self._recipe.epochs)
+
     def _loss(self, photos: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         recipe = self._recipe
+        epoch, step = divmod(self._step, self._steps_per_epoch)
+        shown = self.order_of(epoch) * self._steps_per_epoch + step
         pairs = self._crops.pairs(
             photos,
+            self._random(~shown),
             generator,
-            clean_size=self._teacher_size,
+            clean_size=0 if shown in self._remembered else self._teacher_size,
             batch=recipe.batch_size,
             first=self._processes.rank * len(photos),
         )
         with torch.autocast(self._device.type, torch.bfloat16, enabled=recipe.bf16):
             predicted = self._connected([crops for crops, _ in pairs])
-        taught = [self._teacher.start(clean.cpu().numpy())() for _, clean in pairs]
-        target = self._standardise(torch.from_numpy(np.concatenate(taught)).to(self._device))
+        taught = self._remembered.get(shown)
+        if taught is None:
+            taught = self._teach([clean for _, clean in pairs])
+            if recipe.teacher_epochs is not None:
+                self._remembered[shown] = taught
+        target = self._standardise(torch.from_numpy(taught).to(self._device))
         return 1 - functional.cosine_similarity(predicted.float(), target, dim=1).mean()
+
+    def _teach(self, crops: Sequence[torch.Tensor]) -> npt.NDArray[np.float32]:
+        """The teacher's features of uint8 crops, (crops * N, teacher width)."""
+        features = [self._teacher.start(crop.cpu().numpy())() for crop in crops]
+        return np.concatenate(features)
 
     def _standardise(self, features: torch.Tensor) -> torch.Tensor:
         """Subtract the mean and divide by the standard deviation of the batch of all processes."""

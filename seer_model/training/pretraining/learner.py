@@ -57,6 +57,8 @@ class Learner(ABC):
         self._recipe = recipe
         self._processes = processes
         self._device = device
+        self._step = 0
+        self._steps_per_epoch = 1
         self._epoch = 0.0  # How many have passed.
         self._crops = MultiCrop(
             [
@@ -85,6 +87,10 @@ class Learner(ABC):
 
     def start_epoch(self) -> None:  # noqa: B027 - only some have anything to do
         """Forget what was monitored before."""
+
+    def order_of(self, epoch: int) -> int:
+        """The epoch whose order of the photos an epoch has."""
+        return epoch
 
     def learn(self, photos: torch.Tensor, *, step: int, steps_per_epoch: int) -> torch.Tensor:
         """Take a step on this process's slice of a batch, after `connect`; all must call.
@@ -115,14 +121,18 @@ class Learner(ABC):
         )
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
+        self._step, self._steps_per_epoch = step, steps_per_epoch
         self._epoch = step / steps_per_epoch
-        loss = self._loss(photos, generator)
+        loss = self._loss(photos, self._random(step))
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self._before_update()
         self.optimiser.step()
         return loss.detach()
+
+    def _random(self, step: int) -> torch.Generator:
+        """Random numbers of a step, the same in all processes."""
+        return torch.Generator().manual_seed(self._recipe.seed * 1_000_003 + step)
 
     @abstractmethod
     def _loss(self, photos: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

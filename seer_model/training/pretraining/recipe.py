@@ -48,6 +48,12 @@ class RecipeFlags(BaseModel):
     teacher_size: int | None = Field(
         None, ge=32, description="pixels of the teacher's crops (default: what it was trained on)"
     )
+    teacher_epochs: int | None = Field(
+        None,
+        ge=1,
+        description="epochs with boxes of their own; later ones show these boxes again, recoloured "
+        "and degraded anew, so that the teacher need not look again (default: all)",
+    )
     prototypes: int = Field(
         3000, ge=2, description="some ten times the kinds of things in the photos"
     )

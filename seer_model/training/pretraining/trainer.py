@@ -198,7 +198,7 @@ class Trainer:
         self._learner.start_epoch()
         losses: list[torch.Tensor] = []
         started = perf_counter()
-        for photos in self._stream.batches(epoch, start):
+        for photos in self._stream.batches(self._learner.order_of(epoch), start):
             losses.append(
                 self._learner.learn(
                     photos.to(self._device), step=self.step, steps_per_epoch=per_epoch

@@ -1,12 +1,15 @@
 """A training that learns from a teacher."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from schemas.errors import SettingsError
 from seer_model.backbones.backbone import Backbone, random_backbone
+from seer_model.training.pretraining.distillation import Distiller
 from tests.support.swav_training import (
     TINY,
     Interrupted,
@@ -52,7 +55,8 @@ def test_the_teacher_sees_what_the_student_does(teacher: Backbone, manifest: Pat
     crops = trainer._learner._crops
     crops.colour_strength, crops.grey_probability, crops.blur_probability = 0.0, 0.0, 0.0
     photos = torch.randint(0, 256, (4, 40, 40, 3), dtype=torch.uint8)
-    pairs = crops.pairs(photos, torch.Generator().manual_seed(0), clean_size=RECIPE.large_size)
+    boxes, others = (torch.Generator().manual_seed(seed) for seed in (0, 1))
+    pairs = crops.pairs(photos, boxes, others, clean_size=RECIPE.large_size)
     mean, std = (torch.tensor(x) for x in (crops.preprocessing.mean, crops.preprocessing.std))
     for crop, clean in pairs[: RECIPE.large_crops]:
         shown = (crop.permute(0, 2, 3, 1) * std + mean) * 255
@@ -60,12 +64,41 @@ def test_the_teacher_sees_what_the_student_does(teacher: Backbone, manifest: Pat
     assert [clean.shape[1] for _, clean in pairs] == [RECIPE.large_size] * 3
 
 
-def test_it_resumes_to_the_bit(manifest: Path, tmp_path: Path, teacher: Backbone) -> None:
-    train(RECIPE, manifest, tmp_path / "whole", teacher=teacher)
+@pytest.mark.parametrize("teacher_epochs", [None, 2])
+def test_it_resumes_to_the_bit(
+    manifest: Path, tmp_path: Path, teacher: Backbone, teacher_epochs: int | None
+) -> None:
+    """The third epoch shows boxes again that the resumed training has not shown to its teacher."""
+    recipe = changed(RECIPE, epochs=3, teacher_epochs=teacher_epochs)
+    train(recipe, manifest, tmp_path / "whole", teacher=teacher)
     with pytest.raises(Interrupted):
-        train(RECIPE, manifest, tmp_path / "parts", stream=InterruptedStream, teacher=teacher)
-    train(RECIPE, manifest, tmp_path / "parts", resume=True, teacher=teacher)
+        train(recipe, manifest, tmp_path / "parts", stream=InterruptedStream, teacher=teacher)
+    train(recipe, manifest, tmp_path / "parts", resume=True, teacher=teacher)
     assert_equal_to_the_bit(tmp_path / "parts", tmp_path / "whole")
+
+
+def test_the_teacher_looks_once_at_boxes_shown_again(
+    manifest: Path, tmp_path: Path, teacher: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Features of the second and third epoch are those that the teacher would give again."""
+    taught: list[np.ndarray] = []
+    teach = Distiller._teach
+
+    def recorded(self: Distiller, crops: Sequence[torch.Tensor]) -> np.ndarray:
+        taught.append(teach(self, crops))
+        return taught[-1]
+
+    monkeypatch.setattr(Distiller, "_teach", recorded)
+    recipe = changed(RECIPE, epochs=3, teacher_epochs=1)
+    reports = train(recipe, manifest, tmp_path / "remembering", teacher=teacher)
+    assert len(taught) == reports[0].step
+    forgetful = property(lambda _: {}, lambda *_: None)
+    monkeypatch.setattr(Distiller, "_remembered", forgetful, raising=False)
+    train(recipe, manifest, tmp_path / "asking", teacher=teacher)
+    assert_equal_to_the_bit(tmp_path / "remembering", tmp_path / "asking")
+    first, *again = np.split(np.stack(taught[reports[0].step :]), 3)
+    for features in again:
+        np.testing.assert_array_equal(features, first)
 
 
 def test_it_goes_on_only_with_the_same_teacher(
