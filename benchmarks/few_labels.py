@@ -15,9 +15,7 @@ writes them as JSON.
 """
 
 import argparse
-import csv
 import logging
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -27,18 +25,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from benchmarks.embedded_listings import embed_listings, of_categories
 from benchmarks.results_file import write_results
 from schemas.taxonomy import Taxonomy
-from schemas.taxonomy_readers import read_taxonomy
 from seer_model.backbones.backbone import Backbone
 from seer_model.backbones.constants import DEFAULT_BACKBONE
-from seer_model.backbones.embedder import PhotoEmbedder
 from seer_model.categorizer.bundle import Bundle
-from seer_model.categorizer.scoring import LISTINGS, score_listings
+from seer_model.categorizer.scoring import score_listings
 from seer_model.evaluation.comparison import wilson_interval
 from seer_model.evaluation.metrics import measure_quality
 from seer_model.evaluation.outcomes import Outcomes, compare_with_labels
-from seer_model.photos.source import PhotoSource
 from seer_model.tracking.registry import resolve_backbone
 from seer_model.training.fit import FittedBundle, fit_bundle
 from seer_model.training.labelled import LabelledPhotos
@@ -72,33 +68,20 @@ class Study:
     backbone: Backbone
     taxonomy: Taxonomy
     train: LabelledPhotos
-    held_out: LabelledPhotos
+    held_out: LabelledPhotos | None
     test: LabelledPhotos
 
     @classmethod
     def read(cls, folder: Path, task: Task, backbone: Backbone) -> "Study":
         """Embed the photos of the task's splits."""
-        with (folder / "listings.csv").open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        known = {row["category_id"] for row in rows if row["split"] == "train"}
-        rows = [row for row in rows if row["category_id"] in known]
-        embedder = PhotoEmbedder.open(backbone, threads=os.cpu_count() or 1)
+        taxonomy, photos = embed_listings(folder, backbone)
+        known = set(photos["train"].labels)
 
-        def embed(split: str | None) -> LabelledPhotos:
-            chosen = [row for row in rows if row["split"] == split]
-            sources = (
-                PhotoSource((folder / row["path"]).absolute().as_uri(), None) for row in chosen
-            )
-            vectors = [photo.vector for photo in embedder.embed(sources)]
-            usable = [i for i, vector in enumerate(vectors) if vector is not None]
-            return LabelledPhotos(
-                [chosen[i]["listing_id"] for i in usable],
-                [chosen[i]["category_id"] for i in usable],
-                np.array([vectors[i] for i in usable], np.float16).reshape(-1, backbone.width),
-            )
+        def split(name: str) -> LabelledPhotos:
+            return of_categories(photos[name], known)
 
-        splits = ("train", task.held_out, task.test)
-        return cls(backbone, read_taxonomy(folder / "taxonomy.csv"), *map(embed, splits))
+        held_out = None if task.held_out is None else split(task.held_out)
+        return cls(backbone, taxonomy, photos["train"], held_out, split(task.test))
 
     def few_labels(self, per_class: int) -> dict[str, Any]:
         """Measure with so many labels a class, over draws that differ."""
@@ -146,16 +129,8 @@ def draw(photos: LabelledPhotos, per_class: int, seed: int) -> LabelledPhotos:
 
 def outcomes_of(bundle: Bundle, photos: LabelledPhotos) -> Outcomes:
     """Score the photos' listings, and compare them with their labels."""
-    labels = dict(listings_of(photos))
-    of_listing: dict[str, list[dict[str, Any]]] = {listing: [] for listing in labels}
-    for listing, vector in zip(photos.listing_ids, photos.vectors, strict=True):
-        index = len(of_listing[listing])
-        of_listing[listing].append(
-            {"image_index": index, "vector": vector.tobytes(), "reject_reason": None}
-        )
-    rows = [{"listing_id": listing, "photos": own} for listing, own in of_listing.items()]
-    scores = score_listings(bundle, pa.RecordBatch.from_pylist(rows, schema=LISTINGS))
-    return compare_with_labels(bundle.tree, list(labels.values()), pa.Table.from_batches([scores]))
+    scores = pa.Table.from_batches([score_listings(bundle, photos.listings())])
+    return compare_with_labels(bundle.tree, photos.listing_labels(), scores)
 
 
 def summary(fits: Sequence[FittedBundle], outcomes: Sequence[Outcomes]) -> dict[str, Any]:

@@ -13,8 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.label_efficiency import Extractor
-from benchmarks.open_set import LITE0, Setting, read_photos, settings
+from benchmarks.open_set import LITE0, NOWHERE, Setting, read_settings
 from seer_model.evaluation.new_kinds import cluster_listings
 from seer_model.tracking.registry import resolve_backbone
 from seer_model.training.unseen import fit_familiarity
@@ -30,12 +29,12 @@ def measure(features: str, setting: Setting) -> str:
 
     A kind is found if it is most of a cluster; kinds too small for one do not count.
     """
-    classes, taught = np.unique(setting.train.photo_labels, return_inverse=True)
-    labels = np.array(setting.labels)
-    unseen = ~np.isin(labels, classes) & (labels != "")
+    classes, taught = np.unique(setting.train.labels, return_inverse=True)
+    labels = np.array(setting.given.listing_labels())
+    unseen = ~np.isin(labels, [*classes, NOWHERE])
     labels = labels[unseen]
-    familiarity = fit_familiarity(setting.train.photos, taught, len(classes))
-    clusters = cluster_listings(setting.features[unseen], familiarity, SMALLEST).cluster
+    familiarity = fit_familiarity(setting.train.vectors, taught, len(classes))
+    clusters = cluster_listings(setting.given.fused()[unseen], familiarity, SMALLEST).cluster
     found, typical = set(), 0
     for cluster in range(1, clusters.max() + 1):
         kinds, counts = np.unique(labels[clusters == cluster], return_counts=True)
@@ -63,12 +62,9 @@ def main() -> None:
     print("| features | setting | listings | kinds | clusters | in one | purity | found |")
     print("|---|---|--:|--:|--:|--:|--:|--:|")
     for name in (arguments.backbone, LITE0):
-        extractor = Extractor(resolve_backbone(name))
-        log.info("%s: embedding", name)
-        grocery = read_photos(arguments.data / "grocery", extractor)
-        clothing = read_photos(arguments.data / "clothing", extractor)
-        for setting in settings(grocery, clothing):
-            if setting.name != "grocery with clothing":
+        log.info("%s", name)
+        for setting in read_settings(arguments.data, resolve_backbone(name)):
+            if NOWHERE not in setting.given.labels:
                 print(measure(name, setting), flush=True)
 
 

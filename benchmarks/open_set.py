@@ -14,44 +14,32 @@ open-set part of `train_head`. Prints Markdown and writes JSON.
 """
 
 import argparse
-import csv
 import logging
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest
+import pyarrow as pa
 from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import NearestNeighbors
 
-from benchmarks.label_efficiency import Extractor
+from benchmarks.embedded_listings import embed_listings, of_categories
 from benchmarks.results_file import write_results
+from schemas.categories import ReviewReason
 from schemas.taxonomy import Taxonomy
-from schemas.taxonomy_readers import read_taxonomy
-from seer_model.categorizer.calibration import (
-    Calibration,
-    CalibrationSample,
-    calibrate,
-    class_probabilities,
-)
-from seer_model.categorizer.familiarity import Familiarity, level_distances
-from seer_model.categorizer.head import LinearHead
-from seer_model.categorizer.hierarchy import ClassTree
-from seer_model.categorizer.scoring import fuse_photos
-from seer_model.photos.source import PhotoSource
+from seer_model.backbones.backbone import Backbone
+from seer_model.categorizer.bundle import Bundle
+from seer_model.categorizer.calibration import CalibrationSample, calibrate, class_probabilities
+from seer_model.categorizer.familiarity import level_distances
+from seer_model.categorizer.scoring import score_listings
+from seer_model.evaluation.comparison import wilson_interval
+from seer_model.evaluation.outcomes import compare_with_labels
 from seer_model.tracking.registry import resolve_backbone
-from seer_model.training.head import train_head
-from seer_model.training.unseen import (
-    HeldOut,
-    add_unseen,
-    choose_limits,
-    fit_familiarity,
-    score_held_out,
-)
+from seer_model.training.fit import fit_bundle
+from seer_model.training.labelled import LabelledPhotos
 
 log = logging.getLogger("open_set")
 
@@ -61,226 +49,128 @@ DRAWS = 5
 UNSEEN_SHARE = 0.2
 """The default of `train_head --unseen-share`."""
 
-Vectors = npt.NDArray[np.float16]
-Flags = npt.NDArray[np.bool_]
-
-
-class Listings(NamedTuple):
-    """Listings of a split: photos, and their fused features; a label each."""
-
-    photos: Vectors
-    photo_labels: list[str]
-    features: npt.NDArray[np.float32]
-    labels: list[str]
-
-    def of(self, classes: set[str]) -> "Listings":
-        """Those with these labels."""
-        photos = np.array([label in classes for label in self.photo_labels], np.bool_)
-        rows = np.array([label in classes for label in self.labels], np.bool_)
-        return Listings(
-            self.photos[photos],
-            [label for label in self.photo_labels if label in classes],
-            self.features[rows],
-            [label for label in self.labels if label in classes],
-        )
-
-
-@dataclass(frozen=True)
-class Photos:
-    """A data set with the embeddings of its photos, by split."""
-
-    taxonomy: Taxonomy
-    splits: dict[str, Listings]
+NOWHERE = ""
+"""The label of listings whose category the taxonomy does not have."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a model is taught, and the listings that it is given; `""` is a label it cannot know."""
+    """What a model is taught, and the listings that it is given; photos grouped by listing."""
 
     name: str
     taxonomy: Taxonomy
-    train: Listings
-    val: Listings
-    features: npt.NDArray[np.float32]
-    labels: list[str]
+    train: LabelledPhotos
+    val: LabelledPhotos
+    given: LabelledPhotos
 
 
-@dataclass(frozen=True)
-class Model:
-    """A head with all that its thresholds are chosen on."""
-
-    tree: ClassTree
-    head: LinearHead
-    familiarity: Familiarity
-    sample: CalibrationSample
-    distances: npt.NDArray[np.float32]
-    held_out: HeldOut | None
-
-
-def read_photos(folder: Path, extractor: Extractor) -> Photos:
-    """Embed the photos of `listings.csv`, and fuse them by listing."""
-    with (folder / "listings.csv").open(encoding="utf-8", newline="") as file:
-        rows = sorted(csv.DictReader(file), key=lambda row: row["listing_id"])
-    vectors = embed(extractor, [folder / row["path"] for row in rows])
-    splits = {}
-    for split in sorted({row["split"] for row in rows}):
-        chosen = [i for i, row in enumerate(rows) if row["split"] == split]
-        ids = [rows[i]["listing_id"] for i in chosen]
-        labels = [rows[i]["category_id"] for i in chosen]
-        _, firsts, counts = np.unique(ids, return_index=True, return_counts=True)
-        photos = vectors[chosen]
-        fused = fuse_photos(photos, counts.astype(np.int64))
-        splits[split] = Listings(photos, labels, fused, [labels[i] for i in firsts])
-    return Photos(read_taxonomy(folder / "taxonomy.csv"), splits)
-
-
-def embed(extractor: Extractor, paths: list[Path]) -> Vectors:
-    """Embed photos; returns float16 of shape (photos, width)."""
-    sources = (PhotoSource(path.absolute().as_uri(), None) for path in paths)
-    vectors = [photo.vector for photo in extractor.embedder.embed(sources)]
-    return np.stack([vector for vector in vectors if vector is not None])
-
-
-def settings(grocery: Photos, clothing: Photos) -> Iterator[Setting]:
-    """The three settings, with five draws of the second."""
-    train, new = clothing.splits["train"], clothing.splits["extra_train"]
-    val = clothing.splits["val"]
-    yield Setting("clothing", clothing.taxonomy, train, val, new.features, new.labels)
-    train, val, test = (grocery.splits[split] for split in ("train", "val", "test"))
+def read_settings(data: Path, backbone: Backbone) -> Iterator[Setting]:
+    """Embed the photos; yields the three settings, with five draws of the second."""
+    taxonomy, clothing = embed_listings(data / "clothing", backbone)
+    taught = set(clothing["train"].labels)
+    val = of_categories(clothing["val"], taught)
+    yield Setting("clothing", taxonomy, clothing["train"], val, clothing["extra_train"])
+    taxonomy, grocery = embed_listings(data / "grocery", backbone)
+    train, val, test = (grocery[split] for split in ("train", "val", "test"))
     names = sorted(set(train.labels))
     for draw in range(DRAWS):
         order = np.random.default_rng(draw).permutation(len(names))
         kept = {names[i] for i in order[len(names) // 3 :]}
-        name = f"grocery without a third, draw {draw + 1}"
-        taught = train.of(kept), val.of(kept)
-        yield Setting(name, grocery.taxonomy, *taught, test.features, test.labels)
-    every = np.concatenate([s.features for s in clothing.splits.values()])
-    rows = np.random.default_rng(0).permutation(len(every))[: len(test.labels)]
-    features = np.concatenate([test.features, every[rows]])
-    labels = test.labels + [""] * len(rows)
-    yield Setting("grocery with clothing", grocery.taxonomy, train, val, features, labels)
+        some = of_categories(train, kept), of_categories(val, kept)
+        yield Setting(f"grocery without a third, draw {draw + 1}", taxonomy, *some, test)
+    given = with_others(test, list(clothing.values()))
+    yield Setting("grocery with clothing", taxonomy, train, val, given)
 
 
-def fit(setting: Setting) -> Model:
-    """Train head and familiarity, and score the held-out listings, as `fit_bundle` does."""
-    train, val = setting.train, setting.val.of(set(setting.train.labels))
-    tree = ClassTree(setting.taxonomy, train.labels)
-
-    def positions(labels: list[str]) -> npt.NDArray[np.int64]:
-        return np.array([tree.position[label] for label in labels], np.int64)
-
-    taught, stop_by = positions(train.photo_labels), positions(val.photo_labels)
-
-    def train_on(kept: Flags) -> LinearHead:
-        position, rows, val_rows = np.cumsum(kept) - 1, kept[taught], kept[stop_by]
-        head = train_head(
-            train.photos[rows],
-            position[taught[rows]],
-            val.photos[val_rows],
-            position[stop_by[val_rows]],
-            classes=int(kept.sum()),
-        ).head
-        weight = np.zeros((len(kept), head.weight.shape[1]), np.float32)
-        bias = np.full(len(kept), -np.inf, np.float32)
-        weight[kept], bias[kept] = head.weight, head.bias
-        return LinearHead(weight, bias)
-
-    head = train_on(np.ones(len(tree.classes), np.bool_))
-    familiarity = fit_familiarity(train.photos, taught, len(tree.classes))
-    held_out = score_held_out(
-        tree, train.photos, taught, train.features, positions(train.labels), train_on, seed=0
-    )
-    sample = CalibrationSample(head.logits(val.features), val.labels)
-    distances = familiarity.distances(val.features)
-    familiarity = replace(familiarity, limits=choose_limits(distances, sample, tree))
-    return Model(tree, head, familiarity, sample, distances, held_out)
+def with_others(photos: LabelledPhotos, others: list[LabelledPhotos]) -> LabelledPhotos:
+    """The photos, and as many listings of `others`, drawn at random, that belong nowhere."""
+    ids = sorted({listing for part in others for listing in part.listing_ids})
+    count = len(photos.listing_labels())
+    drawn = {ids[i] for i in np.random.default_rng(0).permutation(len(ids))[:count]}
+    added = [part.some(np.flatnonzero([i in drawn for i in part.listing_ids])) for part in others]
+    return LabelledPhotos(
+        [*photos.listing_ids, *(i for part in added for i in part.listing_ids)],
+        [*photos.labels, *(NOWHERE for part in added for _ in part.labels)],
+        np.concatenate([photos.vectors, *(part.vectors for part in added)]),
+    ).by_listing()
 
 
-def measure(setting: Setting) -> dict[str, Any]:
-    """Measure a setting: separation by several scores, then each target with and without."""
-    model = fit(setting)
-    known = np.array([label in model.tree.position for label in setting.labels], np.bool_)
+def measure(setting: Setting, backbone: Backbone) -> dict[str, Any]:
+    """Measure a setting: each target with and without, then separation by several scores."""
     rows = []
     for target in TARGETS:
-        alone = calibrate(model.sample, model.tree, target)
-        mixed = add_unseen(
-            model.sample,
-            model.distances,
-            model.familiarity.limits,
-            model.tree,
-            model.held_out,
-            UNSEEN_SHARE,
-        )
-        both = calibrate(mixed, model.tree, target)
+        bundle = fit_bundle(
+            backbone,
+            setting.taxonomy,
+            setting.train,
+            setting.val,
+            target_precision=target,
+            unseen_share=UNSEEN_SHARE,
+            seed=0,
+            origin={},
+        ).bundle
         rows.append(
             {
                 "target": target,
-                "without": decide(model, setting, known, alone, gate=False),
-                "with": decide(model, setting, known, both, gate=True),
+                "without": decide(thresholds_alone(bundle, setting.val, target), setting),
+                "with": decide(bundle, setting),
             }
         )
-    unseen_share = float(1 - known.mean())
+    known = np.isin(setting.given.listing_labels(), bundle.tree.classes)
     return {
         "setting": setting.name,
         "listings": len(known),
-        "unseen_share": unseen_share,
-        "auroc": separation(model, setting, known),
+        "unseen_share": float(1 - known.mean()),
+        "auroc": separation(bundle, setting, known),
         "targets": rows,
     }
 
 
-def decide(
-    model: Model, setting: Setting, known: Flags, calibration: Calibration, *, gate: bool
-) -> dict[str, Any]:
-    """Decide on the listings as `score_listings` does; returns the figures."""
-    tree = model.tree
-    logits = model.head.logits(setting.features)
-    best = tree.best(class_probabilities(logits, calibration.temperature))
-    near = np.ones((len(known), len(tree.levels)), np.bool_)
-    if gate:
-        near = model.familiarity.is_familiar(setting.features, tree, best)
-    assigned: list[str | None] = [None] * len(known)
-    for depth, (level, found) in enumerate(zip(tree.levels, best, strict=True)):
-        threshold = calibration.thresholds[depth]
-        if threshold is not None:
-            for row in np.flatnonzero((found.score >= threshold) & near[:, depth]):
-                assigned[row] = level.categories[found.position[row]]
-    is_assigned = np.array([category is not None for category in assigned], np.bool_)
-    right = sum(
-        category is not None and tree.covers(category, label)
-        for category, label in zip(assigned, setting.labels, strict=True)
-    )
-    exact = np.array([category in tree.exact for category in assigned], np.bool_)
-    count = int(is_assigned.sum())
+def thresholds_alone(bundle: Bundle, val: LabelledPhotos, target: float) -> Bundle:
+    """The bundle with the thresholds of known goods, for which everything is familiar."""
+    sample = CalibrationSample(bundle.head.logits(val.fused()), val.listing_labels())
+    calibration = calibrate(sample, bundle.tree, target)
+    return replace(bundle, calibration=calibration, familiarity=None)
+
+
+def decide(bundle: Bundle, setting: Setting) -> dict[str, Any]:
+    """Score the listings; returns the figures."""
+    labels = setting.given.listing_labels()
+    scores = pa.Table.from_batches([score_listings(bundle, setting.given.listings())])
+    found = compare_with_labels(bundle.tree, labels, scores)
+    unfamiliar = np.array(scores.column("review_reason").to_pylist()) == ReviewReason.UNFAMILIAR
+    known, assigned = found.known, found.assigned
     figures: dict[str, Any] = {
-        "thresholds": calibration.thresholds,
-        "assigned": count,
-        "coverage_known": float(is_assigned[known].mean()),
-        "exact_coverage_known": float(exact[known].mean()),
-        "coverage_unseen": float(is_assigned[~known].mean()),
-        "unfamiliar_known": float((~near[known]).all(axis=1).mean()),
-        "unfamiliar_unseen": float((~near[~known]).all(axis=1).mean()),
+        "thresholds": bundle.calibration.thresholds,
+        "assigned": int(assigned.sum()),
+        "coverage_known": float(assigned[known].mean()),
+        "exact_coverage_known": float(found.exact[known].mean()),
+        "coverage_unseen": float(assigned[~known].mean()),
+        "unfamiliar_known": float(unfamiliar[known].mean()),
+        "unfamiliar_unseen": float(unfamiliar[~known].mean()),
     }
-    if count:
-        interval = binomtest(right, count).proportion_ci(method="wilson")
-        figures |= {"precision": right / count, "low": interval.low, "high": interval.high}
+    if assigned.any():
+        right = int(found.right[assigned].sum())
+        low, high = wilson_interval(right, figures["assigned"])
+        figures |= {"precision": right / figures["assigned"], "low": low, "high": high}
     return figures
 
 
-def separation(model: Model, setting: Setting, known: Flags) -> dict[str, float]:
+def separation(bundle: Bundle, setting: Setting, known: npt.NDArray[np.bool_]) -> dict[str, float]:
     """How well scores tell known from unseen listings: area under the ROC curve."""
-    logits = model.head.logits(setting.features).astype(np.float64)
-    best = model.tree.best(class_probabilities(logits.astype(np.float32), 1.0))
-    distances = model.familiarity.distances(setting.features)
-    train = setting.train.features
+    assert bundle.familiarity is not None
+    features, train = setting.given.fused(), setting.train.fused()
+    logits = bundle.head.logits(features)
+    best = bundle.tree.best(class_probabilities(logits, 1.0))
+    distances = bundle.familiarity.distances(features)
     mean, deviation = train.mean(axis=0), train.std(axis=0) + 1e-6
     neighbours = NearestNeighbors(n_neighbors=5, metric="cosine").fit((train - mean) / deviation)
-    cosine = neighbours.kneighbors((setting.features - mean) / deviation)[0][:, -1]
+    cosine = neighbours.kneighbors((features - mean) / deviation)[0][:, -1]
     scores = {
-        "distance to the chosen class": -level_distances(distances, model.tree, best)[:, -1],
+        "distance to the chosen class": -level_distances(distances, bundle.tree, best)[:, -1],
         "distance to the nearest class": -distances.min(axis=1),
         "5 nearest neighbours": -cosine,
-        "energy": np.logaddexp.reduce(logits, axis=1),
+        "energy": np.logaddexp.reduce(logits.astype(np.float64), axis=1),
         "maximal probability": best[-1].score,
     }
     return {name: float(roc_auc_score(known, score)) for name, score in scores.items()}
@@ -333,23 +223,18 @@ def main() -> None:
     if not (arguments.data / "grocery").is_dir():
         parser.error(f"--data {arguments.data}: no folder grocery there")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    warnings.filterwarnings("ignore", "The number of unique classes")
-    backbone = resolve_backbone(arguments.backbone)
     results = []
     for name in (arguments.backbone, LITE0):
-        extractor = Extractor(resolve_backbone(name))
-        log.info("%s: embedding", name)
-        grocery = read_photos(arguments.data / "grocery", extractor)
-        clothing = read_photos(arguments.data / "clothing", extractor)
-        for setting in settings(grocery, clothing):
+        backbone = resolve_backbone(name)
+        for setting in read_settings(arguments.data, backbone):
             log.info("%s: %s", name, setting.name)
-            results.append({"features": name, **measure(setting)})
+            row = {"features": name, "digest": backbone.digest}
+            results.append({**row, **measure(setting, backbone)})
     markdown = (
         f"{promise_table(results)}\n\nKnown from unseen listings, area under the ROC curve:\n\n"
         f"{separation_table(results)}"
     )
-    identity = {"backbone": arguments.backbone, "digest": backbone.digest}
-    record = {**identity, "unseen_share": UNSEEN_SHARE, "results": results, "markdown": markdown}
+    record = {"unseen_share": UNSEEN_SHARE, "results": results, "markdown": markdown}
     write_results(arguments.results / "open_set.json", record)
 
 

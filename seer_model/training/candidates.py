@@ -2,19 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from schemas.errors import DataContractError
 from seer_model.categorizer.bundle import Bundle
 from seer_model.categorizer.familiarity import Familiarity
 from seer_model.categorizer.head import LinearHead
 from seer_model.categorizer.hierarchy import ClassTree
-from seer_model.categorizer.scoring import LISTINGS, fuse_photos
 from seer_model.training.balance import Groups
 from seer_model.training.crossfit import cross_fit, deal_folds
 from seer_model.training.head import HeadTraining, train_head
@@ -50,35 +47,6 @@ class HeldOut(NamedTuple):
         assert bundle.familiarity is not None  # noqa: S101 - just fitted
         familiarity = replace(self.familiarity, limits=bundle.familiarity.limits)
         return replace(bundle, head=self.head, familiarity=familiarity)
-
-    def labels(self) -> list[str]:
-        """The category of each listing."""
-        return [self.photos.labels[first] for first in listing_bounds(self.photos.listing_ids)[:-1]]
-
-    def slices(self) -> list[dict[str, str]]:
-        """The slices of each listing; none where the manifest has none."""
-        firsts = pa.array(listing_bounds(self.photos.listing_ids)[:-1])
-        slices = self.photos.slices
-        return [] if slices is None else [dict(s or ()) for s in slices.take(firsts).to_pylist()]
-
-    def fused(self) -> npt.NDArray[np.float32]:
-        """The features of each listing, float32, (listings, width)."""
-        return fuse_photos(self.photos.vectors, np.diff(listing_bounds(self.photos.listing_ids)))
-
-    def listings(self) -> pa.RecordBatch:
-        """The listings as `score_listings` takes them."""
-        photos = self.photos
-        rows = [
-            {
-                "listing_id": photos.listing_ids[first],
-                "photos": [
-                    {"image_index": i, "vector": vector.tobytes(), "reject_reason": None}
-                    for i, vector in enumerate(photos.vectors[first:last])
-                ],
-            }
-            for first, last in pairwise(listing_bounds(photos.listing_ids))
-        ]
-        return pa.RecordBatch.from_pylist(rows, schema=LISTINGS)
 
 
 class HeadFit(NamedTuple):

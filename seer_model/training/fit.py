@@ -124,8 +124,8 @@ def fit_bundle(
     familiarity = fit_familiarity(train.vectors, taught, len(tree.classes))
     familiarity = replace(familiarity, limits=limits)
     bundle = Bundle(backbone, fit.training.head, tree, calibration, familiarity=familiarity)
-    scores = [score_listings(part.of(bundle), part.listings()) for part in parts]
-    labels = [label for part in parts for label in part.labels()]
+    scores = [score_listings(part.of(bundle), part.photos.listings()) for part in parts]
+    labels = [label for part in parts for label in part.photos.listing_labels()]
     outcomes = compare_with_labels(tree, labels, pa.Table.from_batches(scores))
     quality = measure_quality(outcomes)
     training = {
@@ -150,12 +150,12 @@ def _calibrate(
     seed: int,
 ) -> tuple[Calibration, npt.NDArray[np.float32], Shortfall | None]:
     """Temperature and thresholds, the limits of familiarity, and why nothing can be assigned."""
-    fused = [part.fused() for part in parts]
+    fused = [part.photos.fused() for part in parts]
     logits = [p.head.logits(features) for p, features in zip(parts, fused, strict=True)]
     distances = [
         p.familiarity.distances(features) for p, features in zip(parts, fused, strict=True)
     ]
-    labels = [label for part in parts for label in part.labels()]
+    labels = [label for part in parts for label in part.photos.listing_labels()]
     far, sample = np.concatenate(distances), CalibrationSample(np.concatenate(logits), labels)
     limits = choose_limits(far, sample, tree)
     known = add_unseen(sample, far, limits, tree)
@@ -191,7 +191,7 @@ def _some_listings(
 
 def _worst_groups(parts: Sequence[HeldOut], outcomes: Outcomes) -> dict[str, Any]:
     """The worst group of every slice, for the card; the number of those that are not judged."""
-    slices = [named for part in parts for named in part.slices()]
+    slices = [named for part in parts for named in part.photos.listing_slices()]
     if not slices:
         return {}
     found = worst_groups(rows_by_slice(slices), outcomes.hit)

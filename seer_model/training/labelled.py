@@ -1,6 +1,7 @@
 """Embedded photos of labelled listings, and their listings."""
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -8,6 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from seer_model.categorizer.hierarchy import ClassTree
+from seer_model.categorizer.scoring import LISTINGS, fuse_photos
 
 __all__ = ["LISTINGS_AT_ONCE", "LabelledPhotos", "class_positions", "in_parts", "listing_bounds"]
 
@@ -43,6 +45,34 @@ class LabelledPhotos(NamedTuple):
             self.vectors[rows],
             None if self.slices is None else self.slices.take(pa.array(rows)),
         )
+
+    def listing_labels(self) -> list[str]:
+        """The category of each listing, of photos grouped by listing."""
+        return [self.labels[first] for first in listing_bounds(self.listing_ids)[:-1]]
+
+    def listing_slices(self) -> list[dict[str, str]]:
+        """The slices of each listing, of photos grouped by listing; none where none has any."""
+        firsts = pa.array(listing_bounds(self.listing_ids)[:-1])
+        slices = self.slices
+        return [] if slices is None else [dict(s or ()) for s in slices.take(firsts).to_pylist()]
+
+    def fused(self) -> npt.NDArray[np.float32]:
+        """Features of each listing, float32, (listings, width), of photos grouped by listing."""
+        return fuse_photos(self.vectors, np.diff(listing_bounds(self.listing_ids)))
+
+    def listings(self) -> pa.RecordBatch:
+        """The listings as `score_listings` takes them, of photos grouped by listing."""
+        rows = [
+            {
+                "listing_id": self.listing_ids[first],
+                "photos": [
+                    {"image_index": i, "vector": vector.tobytes(), "reject_reason": None}
+                    for i, vector in enumerate(self.vectors[first:last])
+                ],
+            }
+            for first, last in pairwise(listing_bounds(self.listing_ids))
+        ]
+        return pa.RecordBatch.from_pylist(rows, schema=LISTINGS)
 
 
 def class_positions(tree: ClassTree, labels: Sequence[str]) -> npt.NDArray[np.int64]:

@@ -23,7 +23,7 @@ from seer_model.categorizer.head import LinearHead
 from seer_model.categorizer.hierarchy import ClassTree
 
 __all__ = [
-    "HeldOut",
+    "UnseenListings",
     "add_unseen",
     "choose_limits",
     "fit_familiarity",
@@ -45,7 +45,7 @@ _AXES = 64
 _ROWS_AT_ONCE = 16_384
 
 
-class HeldOut(NamedTuple):
+class UnseenListings(NamedTuple):
     """Listings of held-out classes, as heads see them that were not taught these classes.
 
     Attributes:
@@ -145,7 +145,7 @@ def score_held_out(
     listing_labels: Labels,
     retrain: Callable[[npt.NDArray[np.bool_]], LinearHead],
     seed: int,
-) -> HeldOut | None:
+) -> UnseenListings | None:
     """Score the listings of every class by a head that was trained without the class.
 
     Args:
@@ -167,10 +167,12 @@ def score_held_out(
         rows, taught = ~kept[listing_labels], kept[photo_labels]
         familiarity = fit_familiarity(photos[taught], photo_labels[taught], len(kept))
         distances = familiarity.distances(listings[rows])
-        found.append(HeldOut(retrain(kept).logits(listings[rows]), distances, listing_labels[rows]))
+        found.append(
+            UnseenListings(retrain(kept).logits(listings[rows]), distances, listing_labels[rows])
+        )
     if not found:
         return None
-    return HeldOut(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
+    return UnseenListings(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
 
 
 def choose_limits(distances: Floats, sample: CalibrationSample, tree: ClassTree) -> Floats:
@@ -198,7 +200,7 @@ def add_unseen(
     distances: Floats,
     limits: Floats,
     tree: ClassTree,
-    held_out: HeldOut | None = None,
+    held_out: UnseenListings | None = None,
     share: float = 0.0,
 ) -> CalibrationSample:
     """Mix known and held-out listings as new goods would be among a day's listings.
