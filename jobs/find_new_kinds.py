@@ -3,7 +3,7 @@
     python -m jobs.find_new_kinds --categories categories --ds 2026-11-25 --manifest manifest \
         --embeddings embeddings --output new-kinds
 
-Writes `new_kinds.parquet`, whose listings can be labelled cluster by cluster, and
+Writes `ds=…/new_kinds.parquet`, whose listings can be labelled cluster by cluster, and beside it
 `new_kinds.html`, which shows each cluster's photos and the known categories that are nearest.
 """
 
@@ -33,7 +33,9 @@ class FindNewKinds(PhotoSettings):
         "models:/listing-categorizer@champion",
         description="the model that the day was categorized with, named as for categorize_listings",
     )
-    output: Path = Field(description="folder for new_kinds.parquet and new_kinds.html")
+    output: Path = Field(
+        description="folder for ds=…/new_kinds.parquet and ds=…/new_kinds.html of each day"
+    )
     embeddings: Location | None = Field(
         None, description="embedding store to read and add to, a folder or a table"
     )
@@ -93,6 +95,7 @@ def find(settings: FindNewKinds) -> None:
         SettingsError: The model knows no familiarity, or is not the one that scored the day.
     """
     ds = settings.ds.isoformat()
+    folder = settings.output / f"ds={ds}"
     runs.connect(settings.tracking_uri)
     model = registry.resolve_bundle(settings.model)
     familiarity = model.bundle.familiarity
@@ -139,13 +142,13 @@ def find(settings: FindNewKinds) -> None:
             "clusters": int(numbers.max(initial=0)),
             "photos_embedded": embedded.embedded,
             "store_files_damaged": store.quarantined,
-            "output": str(settings.output),
+            "output": str(folder),
             "run_id": run_id,
         }
         clusters = _show(table, chosen, model.bundle.tree.taxonomy, photos, limits)
-        _write(table, new_kinds_page(figures, clusters), settings.output)
+        _write(table, new_kinds_page(figures, clusters), folder)
         job_run.adds_to(settings.embeddings, rows=embedded.embedded)
-        job_run.writes(settings.output, rows=len(table), columns=NEW_KINDS)
+        job_run.writes(settings.output, ds=ds, rows=len(table), columns=NEW_KINDS)
         figures["seconds"] = round(perf_counter() - started, 1)
         runs.log_figures(figures)
         write_report(figures, settings.report)
@@ -234,10 +237,10 @@ def _show(
     return clusters
 
 
-def _write(table: pa.Table, page: str, output: Path) -> None:
-    output.mkdir(parents=True, exist_ok=True)
-    pq.write_table(table, output / "new_kinds.parquet")
-    (output / "new_kinds.html").write_text(page, encoding="utf-8")
+def _write(table: pa.Table, page: str, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, folder / "new_kinds.parquet")
+    (folder / "new_kinds.html").write_text(page, encoding="utf-8")
     runs.log_text(page, "new_kinds.html")
 
 

@@ -69,6 +69,13 @@ class TrainHead(PhotoSettings):
         ge=32,
         description="side of a crop in pixels; smaller is faster (default: full size)",
     )
+    finetune_degraded: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of the crops turned, blurred, darkened or compressed as sellers' photos "
+        "are",
+    )
     seed: int = Field(0, description="seed of the training")
 
 
@@ -324,6 +331,7 @@ def _finetune(
         FinetuneRecipe(
             epochs=settings.finetune_epochs,
             crop_size=settings.finetune_size,
+            degraded=settings.finetune_degraded,
             seed=settings.seed,
         ),
         device="cuda" if torch.cuda.is_available() else "cpu",

@@ -57,6 +57,7 @@ class FinetuneRecipe:
             Smaller crops train faster.
         scale: Smallest and largest share of a photo's area that a crop covers.
         colour_strength: Strength of the colour jitter, from 0 to 1 (SwAV's).
+        degraded: Share of the crops that are degraded as sellers' photos are.
         learning_rate: AdamW's peak rate.
         weight_decay: Weight decay of matrices and kernels.
         label_smoothing: Share of the target that is spread over all classes.
@@ -72,6 +73,7 @@ class FinetuneRecipe:
     crop_size: int | None = None
     scale: tuple[float, float] = (0.35, 1.0)
     colour_strength: float = 0.4
+    degraded: float = 0.0
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
     label_smoothing: float = 0.1
@@ -252,6 +254,7 @@ class _Learner:
             colour_strength=recipe.colour_strength,
             grey_probability=0.05,
             blur_probability=0.1,
+            degraded=recipe.degraded,
         )
         self._optimiser = adamw(model, lr=0.0, weight_decay=recipe.weight_decay)
 

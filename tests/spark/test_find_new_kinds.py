@@ -104,7 +104,7 @@ def test_two_new_kinds_are_two_clusters(
     assert figures["clusters"] == 2
     assert figures["clustered"] == len(new)
 
-    table = pq.read_table(tmp_path / "found" / "new_kinds.parquet")
+    table = pq.read_table(tmp_path / "found" / f"ds={DS}" / "new_kinds.parquet")
     assert not column_problems(table.schema, NEW_KINDS, NEW_KINDS.names)
     assert sorted(table["listing_id"].to_pylist()) == sorted(unfamiliar)
     clusters = dict(zip(*table.select(["listing_id", "cluster"]).to_pydict().values(), strict=True))
@@ -112,7 +112,7 @@ def test_two_new_kinds_are_two_clusters(
         name: 1 if name.startswith("white") else 2 for name in new
     }
 
-    page = (tmp_path / "found" / "new_kinds.html").read_text(encoding="utf-8")
+    page = (tmp_path / "found" / f"ds={DS}" / "new_kinds.html").read_text(encoding="utf-8")
     assert f"Cluster 1: {KIND + 1} listings" in page
     assert f"Cluster 2: {KIND} listings" in page
     assert page.count('<img alt="white') == page.count('<img alt="black') == 6
@@ -121,10 +121,10 @@ def test_two_new_kinds_are_two_clusters(
     sampled = find("--most-listings", "7")
     assert (
         sampled["looked_at"]
-        == pq.read_metadata(tmp_path / "found" / "new_kinds.parquet").num_rows
+        == pq.read_metadata(tmp_path / "found" / f"ds={DS}" / "new_kinds.parquet").num_rows
         == 7
     )
-    page = (tmp_path / "found" / "new_kinds.html").read_text(encoding="utf-8")
+    page = (tmp_path / "found" / f"ds={DS}" / "new_kinds.html").read_text(encoding="utf-8")
     assert "Only 7 of them" in page
 
 
@@ -143,8 +143,8 @@ def test_a_day_without_any_is_said_to_have_none(
     figures = find("--categories", str(categories), "--manifest", str(manifest))
     assert figures["listings"] == 1
     assert figures["to_review"] == figures["clusters"] == 0
-    assert pq.read_table(tmp_path / "found" / "new_kinds.parquet").num_rows == 0
-    page = (tmp_path / "found" / "new_kinds.html").read_text(encoding="utf-8")
+    assert pq.read_table(tmp_path / "found" / f"ds={DS}" / "new_kinds.parquet").num_rows == 0
+    page = (tmp_path / "found" / f"ds={DS}" / "new_kinds.html").read_text(encoding="utf-8")
     assert "No listing of the day is unfamiliar" in page
 
 

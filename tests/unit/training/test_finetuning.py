@@ -84,8 +84,8 @@ def test_what_it_is_and_what_it_says(backbone: Backbone, tuned: Backbone) -> Non
 
 def test_the_same_again(backbone: Backbone, sources: list[PhotoSource], tuned: Backbone) -> None:
     assert finetune(backbone, sources, LABELS, RECIPE).digest == tuned.digest
-    other = finetune(backbone, sources, LABELS, replace(RECIPE, seed=1))
-    assert other.digest != tuned.digest
+    for changed in (replace(RECIPE, seed=1), replace(RECIPE, degraded=1.0)):
+        assert finetune(backbone, sources, LABELS, changed).digest != tuned.digest
 
 
 def test_unreadable_photos_are_left_out(
