@@ -2,7 +2,7 @@
 
 __all__ = ["DEFAULT_BACKBONE", "STAGES"]
 
-DEFAULT_BACKBONE = "zoo:retail-400mf"
+DEFAULT_BACKBONE = "zoo:retail-400mf-distilled"
 """The jobs' default backbone."""
 
 STAGES = 4
