@@ -31,10 +31,8 @@ from seer_model.backbones.constants import DEFAULT_BACKBONE
 
 NAME = "listing-categorizer"
 
-# Drawings are out of distribution for the backbone, and few of them are of a kind never seen.
-# Somebody's own photos may be many, and goods never seen as frequent as anywhere.
-_FOR_DRAWINGS = ["--finetune", "--finetune-size", "96", "--finetune-epochs", "18"]
-_FOR_DRAWINGS += ["--unseen-share", "0.05"]
+# Few of the drawings are of a kind never seen; of somebody's own photos more may be.
+_FOR_DRAWINGS = ["--unseen-share", "0.05"]
 _JOBS = 5
 
 
