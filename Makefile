@@ -67,7 +67,7 @@ airflow: setup .venv-airflow/.stamp ## start Airflow with the DAGs and the demo'
 unit: setup ## run the unit tests, two minutes (PYTEST_ARGS="-k calibration")
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) tests/unit $(PYTEST_ARGS)
 
-test: setup .venv-airflow/.stamp ## run the tests, a quarter of an hour (TEST_WORKERS=2)
+test: setup .venv-airflow/.stamp ## run the tests, twenty minutes (TEST_WORKERS=2)
 	@$(CHECK) java
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) -m "not lake" $(PYTEST_ARGS)
 
@@ -75,7 +75,7 @@ LAKE := setup .venv-airflow/.stamp .venv-lake/.stamp .jars/.stamp
 LAKE += .venv-spark-oldest/.stamp .venv-spark-newest/.stamp
 
 # Beside the lock's Spark, the oldest and the newest one that the project runs on.
-test-lake: $(LAKE) ## test tables, object stores, clusters and other Sparks, 20 minutes
+test-lake: $(LAKE) ## test tables, object stores, clusters and other Sparks, 25 minutes
 	@$(CHECK) java
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) -m lake $(PYTEST_ARGS)
 	.venv-spark-oldest/bin/python -m pytest -n $(TEST_WORKERS) $(ANY_SPARK)

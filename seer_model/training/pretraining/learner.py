@@ -59,7 +59,6 @@ class Learner(ABC):
         self._device = device
         self._step = 0
         self._steps_per_epoch = 1
-        self._epoch = 0.0  # How many have passed.
         self._crops = MultiCrop(
             [
                 CropSpec(recipe.large_size, recipe.large_crops, _pair(recipe.large_scale)),
@@ -122,13 +121,17 @@ class Learner(ABC):
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self._step, self._steps_per_epoch = step, steps_per_epoch
-        self._epoch = step / steps_per_epoch
         loss = self._loss(photos, self._random(step))
         self.optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self._before_update()
         self.optimiser.step()
         return loss.detach()
+
+    @property
+    def _epoch(self) -> float:
+        """How many epochs have passed."""
+        return self._step / self._steps_per_epoch
 
     def _random(self, step: int) -> torch.Generator:
         """Random numbers of a step, the same in all processes."""
