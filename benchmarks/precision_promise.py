@@ -51,6 +51,7 @@ SHAPES = {
     "unsure": (8, 2),
     "weak": (2, 2),
 }
+MISLABELLED = 0.02
 MANY = 20_000
 COLUMNS = ("runs", "found", "found_before", "broken", "broken_before", "coverage")
 
@@ -72,8 +73,10 @@ def former(scores: Floats, right: Flags) -> float | None:
     return float(scores[order[safe[-1]]]) if len(safe) else None
 
 
-def single_level(shape: tuple[float, float], sharpness: float, rows: int, runs: int) -> Floats:
-    """Simulate a single level.
+def single_level(
+    shape: tuple[float, float], rows: int, runs: int, *, sharpness: float, mislabelled: float = 0.0
+) -> Floats:
+    """Simulate a single level, with a share of wrong labels of which the scores know nothing.
 
     Returns:
         float64, (runs, 5): found, found before, broken, broken before, coverage.
@@ -82,12 +85,13 @@ def single_level(shape: tuple[float, float], sharpness: float, rows: int, runs: 
     admitted = beta.sf(grid, *shape)
     mean = shape[0] / sum(shape)
     precision = mean * beta.sf(grid, shape[0] + 1, shape[1]) / np.maximum(admitted, 1e-300)
+    precision *= 1 - mislabelled
     safe = np.flatnonzero((precision >= TARGET) & (admitted > 0))
     best = float(admitted[safe[0]]) if len(safe) else 0.0
     rng, results = np.random.default_rng(rows), np.zeros((runs, 5))
     for row in results:
         truth = rng.beta(*shape, rows)
-        right = rng.random(rows) < truth
+        right = rng.random(rows) < truth * (1 - mislabelled)
         scores = expit(sharpness * logit(truth))
         for i, rule in enumerate((present, former)):
             threshold = rule(scores, right)
@@ -178,8 +182,10 @@ def measure(runs: int) -> list[dict[str, Any]]:
     for rows in SIZES:
         for name, shape in SHAPES.items():
             for how, sharpness in (("calibrated", 1.0), ("overconfident", 2.0)):
-                found = single_level(shape, sharpness, rows, runs)
+                found = single_level(shape, rows, runs, sharpness=sharpness)
                 results.append(record(f"one level, {name}, {how}", rows, found))
+            found = single_level(shape, rows, runs, sharpness=1.0, mislabelled=MISLABELLED)
+            results.append(record(f"wrong labels, {name}", rows, found))
         for how, sharpness in (("halved", 0.5), ("calibrated", 1.0), ("doubled", 2.0)):
             found = two_levels(sharpness, rows, max(1, runs // 4))
             results.append(record(f"two levels, {how}", rows, found))
@@ -198,7 +204,7 @@ def table(results: list[dict[str, Any]]) -> str:
         "| scores | listings | found | before | broken, worst | before | coverage |",
         "|---|--:|--:|--:|--:|--:|--:|",
     ]
-    for kind in ("one level", "two levels"):
+    for kind in ("one level", "wrong labels", "two levels"):
         for rows in SIZES:
             group = [r for r in results if r["listings"] == rows and r["scores"].startswith(kind)]
             means = {name: np.mean([r[name] for r in group]) for name in COLUMNS}

@@ -37,6 +37,7 @@ from seer_model.backbones.backbone import Backbone, load_backbone, save_backbone
 from seer_model.backbones.constants import STAGES
 from seer_model.backbones.embedder import PhotoEmbedder
 from seer_model.tracking import registration, registry, runs
+from seer_model.training.precision import uses_bf16
 
 _SHEET_PHOTOS = 1000
 
@@ -81,6 +82,7 @@ def pretrain(settings: PretrainBackbone) -> None:
             **last,
             "processes": settings.num_processes,
             "device": device,
+            "bf16": uses_bf16(torch.device(device), settings.bf16),
             "seconds": round(seconds, 1),
             "output": str(settings.output),
             "run_id": run_id,

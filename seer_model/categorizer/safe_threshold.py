@@ -5,8 +5,10 @@ null hypothesis, "the precision of what scores at least this is below the target
 is used only if its hypothesis is rejected. Hypotheses are tested in an order that does not look at
 what is right (fixed-sequence testing), so that the error is spent once, however many are tested.
 
-1. *Where to start*: the scores, taken as probabilities, say how likely each rejection is. The walk
-   starts at the highest threshold whose chance is nearly the best.
+1. *Where to start*: the scores, taken as probabilities, say how likely each rejection is, if
+   besides a fifth of the mistakes that the target allows come as surprises, such as wrong labels.
+   The walk starts at the highest threshold whose chance is nearly the best. Without surprises that
+   would be among the few surest listings, where a single wrong label ends the walk.
 2. *Where to go*: down, to each threshold at which one more mistake is allowed.
 3. *Where to stop*: before the first hypothesis that is not rejected.
 
@@ -28,6 +30,8 @@ Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
 
 _NEARLY_THE_BEST = 0.99
+# Of the mistakes that the target allows.
+_SURPRISES = 0.2
 # Closer than 1 % to each other where there are many listings.
 _MOST_THRESHOLDS = 2_000
 
@@ -142,16 +146,19 @@ def _plan(scores: Floats, weights: Floats | None, target: float, error: float) -
         mass = np.cumsum(masses)[sizes - 1]
         expected = np.cumsum(masses * scores[order])[sizes - 1] / mass
         least = _least_by_weight(mass, target, error)
-    chances = binom.sf(np.ceil(least) - 1, np.floor(mass + 1e-9), np.minimum(expected, 1))
-    best = float(chances.max())
-    if best == 0:
-        return _Walk(order, sizes[:0], least[:0], best)
-    start = int(np.argmax(chances >= _NEARLY_THE_BEST * best))
+    expected = np.minimum(expected, 1)
+    with_surprises = expected * (1 - _SURPRISES * (1 - target))
+    chances, safer = (
+        binom.sf(np.ceil(least) - 1, np.floor(mass + 1e-9), p) for p in (expected, with_surprises)
+    )
+    if chances.max() == 0:
+        return _Walk(order, sizes[:0], least[:0], 0.0)
+    start = int(np.argmax(safer >= _NEARLY_THE_BEST * safer.max()))
     one_more = np.diff(np.floor(mass - least), prepend=-1) > 0
     one_more[[start, -1]] = True
     chosen = np.flatnonzero(one_more)
     chosen = chosen[chosen >= start]
-    return _Walk(order, sizes[chosen], least[chosen], best)
+    return _Walk(order, sizes[chosen], least[chosen], float(chances[start]))
 
 
 def _least_by_weight(mass: Floats, target: float, error: float) -> Floats:

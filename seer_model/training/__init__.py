@@ -7,5 +7,6 @@
     unseen        categories held out in turn, for goods never seen
     fit           the bundle: head, calibration, familiarity, figures
 
-Their threads share cores with other processes (threads).
+Their threads share cores with other processes (threads), and they compute in bfloat16 where the
+device can (precision).
 """

@@ -24,6 +24,7 @@ from seer_model.photos.pixels import load_photo
 from seer_model.photos.source import PhotoSource
 from seer_model.training.pretraining.crops import CropSpec, MultiCrop
 from seer_model.training.pretraining.optim import adamw, cosine_with_warmup
+from seer_model.training.precision import mixed_precision
 from seer_model.training.watch import Watch, unwatched
 
 __all__ = ["FinetuneRecipe", "PhotoSources", "finetune"]
@@ -61,7 +62,7 @@ class FinetuneRecipe:
         learning_rate: AdamW's peak rate.
         weight_decay: Weight decay of matrices and kernels.
         label_smoothing: Share of the target that is spread over all classes.
-        bf16: Compute in bfloat16.
+        bf16: Compute in bfloat16; None: if the device has instructions for it.
         seed: Seed of the classifier's weights, the order of photos and the crops.
 
     Raises:
@@ -77,7 +78,7 @@ class FinetuneRecipe:
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
     label_smoothing: float = 0.1
-    bf16: bool = True
+    bf16: bool | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -277,7 +278,7 @@ class _Learner:
                 base=recipe.learning_rate,
             )
         (crops,) = self._crops(photos, self._generator)
-        with torch.autocast(photos.device.type, torch.bfloat16, enabled=recipe.bf16):
+        with mixed_precision(photos.device, recipe.bf16):
             logits = self._model(crops)
         loss = functional.cross_entropy(
             logits.float(),

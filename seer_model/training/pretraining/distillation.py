@@ -21,6 +21,7 @@ from seer_model.backbones.backbone import Backbone, make_backbone
 from seer_model.backbones.preprocessing import Preprocessing
 from seer_model.backbones.runtimes.choose import open_runtime
 from seer_model.backbones.trunk import RegNetY
+from seer_model.training.precision import mixed_precision
 from seer_model.training.pretraining.learner import Learner
 from seer_model.training.pretraining.model import crop_features
 from seer_model.training.pretraining.processes import Processes
@@ -129,7 +130,7 @@ class Distiller(Learner):
             batch=recipe.batch_size,
             first=self._processes.rank * len(photos),
         )
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=recipe.bf16):
+        with mixed_precision(self._device, recipe.bf16):
             predicted = self._connected([crops for crops, _ in pairs])
         taught = self._remembered.get(shown)
         if taught is None:

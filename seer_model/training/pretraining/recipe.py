@@ -72,7 +72,11 @@ class RecipeFlags(BaseModel):
     learning_rate: float = Field(1e-3, gt=0, description="the highest")
     warmup_epochs: float = Field(5.0, ge=0, description="epochs of warm-up", validate_default=True)
     weight_decay: float = Field(0.05, ge=0, description="of weight matrices")
-    bf16: bool = Field(True, description="compute the trunk in bfloat16")
+    bf16: bool | None = Field(
+        None,
+        description="compute the trunk in bfloat16 (default: if the device has instructions for "
+        "it)",
+    )
     checkpoint_trunk: bool = Field(False, description="less memory for more time in the trunk")
     seed: int = Field(0, ge=0, description="of weights, order and crops")
 

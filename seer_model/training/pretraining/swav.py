@@ -7,6 +7,7 @@ import torch
 
 from seer_model.backbones.backbone import Backbone
 from seer_model.backbones.preprocessing import Preprocessing
+from seer_model.training.precision import mixed_precision
 from seer_model.training.pretraining.learner import Learner
 from seer_model.training.pretraining.loss import PrototypeQueue, assign, swav_loss
 from seer_model.training.pretraining.model import SwavModel, SwavOutput
@@ -84,7 +85,7 @@ class SwavLearner(Learner):
             photos, generator, batch=recipe.batch_size, first=self._processes.rank * len(photos)
         )
         self._swav.normalise_prototypes()
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=recipe.bf16):
+        with mixed_precision(self._device, recipe.bf16):
             output = self._connected(crops)
         assignments = self._assign(output, use_queue=self._epoch >= recipe.queue_from_epoch)
         self._monitor.update(assignments[0], output.embeddings[0].detach())

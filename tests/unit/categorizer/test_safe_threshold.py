@@ -72,6 +72,14 @@ def test_the_chance_is_that_of_the_first_test() -> None:
     assert chance(np.full(21, 0.99), None, 0.9, 0.1) == 0
 
 
+def test_a_wrong_label_among_the_surest_does_not_end_the_walk() -> None:
+    """Of 300 listings 294 are right, and the 21st has a wrong label."""
+    scores = np.linspace(0.9999, 0.95, 300)
+    right = np.ones(300, np.bool_)
+    right[[20, 200, 250, 270, 280, 290]] = False
+    assert safe_threshold(scores, right, None, 0.9, 0.1) == scores[-1]
+
+
 # What is promised
 
 
