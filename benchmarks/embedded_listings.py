@@ -6,6 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from schemas.taxonomy import Taxonomy
 from schemas.taxonomy_readers import read_taxonomy
@@ -14,7 +15,9 @@ from seer_model.backbones.embedder import PhotoEmbedder
 from seer_model.photos.source import PhotoSource
 from seer_model.training.labelled import LabelledPhotos
 
-__all__ = ["embed_listings", "of_categories"]
+__all__ = ["SENDER", "embed_listings", "of_categories"]
+
+SENDER = "sender_id"
 
 
 def embed_listings(folder: Path, backbone: Backbone) -> tuple[Taxonomy, dict[str, LabelledPhotos]]:
@@ -25,7 +28,8 @@ def embed_listings(folder: Path, backbone: Backbone) -> tuple[Taxonomy, dict[str
         backbone: What embeds the photos.
 
     Returns:
-        The taxonomy, and the usable photos of every split, grouped by listing.
+        The taxonomy, and the usable photos of every split, grouped by listing, with the sender as
+        a slice.
     """
     with (folder / "listings.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -37,6 +41,7 @@ def embed_listings(folder: Path, backbone: Backbone) -> tuple[Taxonomy, dict[str
         [rows[i]["listing_id"] for i in usable],
         [rows[i]["category_id"] for i in usable],
         np.array([vectors[i] for i in usable], np.float16).reshape(-1, backbone.width),
+        pa.array([_sender(rows[i]) for i in usable], pa.map_(pa.string(), pa.string())),
     )
     splits = np.array([rows[i]["split"] for i in usable])
     by_split = {
@@ -49,3 +54,8 @@ def embed_listings(folder: Path, backbone: Backbone) -> tuple[Taxonomy, dict[str
 def of_categories(photos: LabelledPhotos, categories: Collection[str]) -> LabelledPhotos:
     """The photos with these labels."""
     return photos.some(np.flatnonzero([label in categories for label in photos.labels]))
+
+
+def _sender(row: dict[str, str]) -> list[tuple[str, str]]:
+    """The slice of the sender, where the data set knows it."""
+    return [(SENDER, row[SENDER])] if row[SENDER] else []

@@ -6,7 +6,8 @@ Fits bundles as `train_head` does, on frozen features of each backbone, for a ta
 scores the listings of a test split whose class was taught:
 
 - few labels: so many listings a class of `train`, drawn at random, for several draws. Head,
-  temperature and thresholds come from those alone, by cross-fitting;
+  temperature and thresholds come from those alone, by cross-fitting, in folds by looks and, where
+  the data set has senders, by sender;
 - all labels, with the thresholds chosen by cross-fitting or on listings held out for it.
 
 Cells and grocery are tested on `test`. Clothing has none of its known classes: it is tested on
@@ -25,7 +26,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from benchmarks.embedded_listings import embed_listings, of_categories
+from benchmarks.embedded_listings import SENDER, embed_listings, of_categories
 from benchmarks.results_file import write_results
 from schemas.taxonomy import Taxonomy
 from seer_model.backbones.backbone import Backbone
@@ -47,16 +48,17 @@ DRAWS = 5
 
 @dataclass(frozen=True)
 class Task:
-    """A data set, its splits, and how many labels a class to try."""
+    """A data set, its splits, and how many labels a class and which folds to try."""
 
     held_out: str | None
     test: str
     labels: tuple[int, ...]
+    folds: tuple[str | None, ...] = (None, SENDER)
 
 
 TASKS = {
     "cells": Task(None, "test", (5, 20, 100)),
-    "grocery": Task("val", "test", (1, 5, 20)),
+    "grocery": Task("val", "test", (1, 5, 20), folds=(None,)),
     "clothing": Task("extra_train", "val", (5, 20)),
 }
 
@@ -83,17 +85,26 @@ class Study:
         held_out = None if task.held_out is None else split(task.held_out)
         return cls(backbone, taxonomy, photos["train"], held_out, split(task.test))
 
-    def few_labels(self, per_class: int) -> dict[str, Any]:
+    def few_labels(self, per_class: int, fold_by: str | None) -> dict[str, Any]:
         """Measure with so many labels a class, over draws that differ."""
         largest = max(Counter(dict(listings_of(self.train)).values()).values())
         draws = range(DRAWS if largest > per_class else 1)
-        return self._measure([draw(self.train, per_class, seed) for seed in draws], None)
+        trains = [draw(self.train, per_class, seed) for seed in draws]
+        return self._measure(trains, fold_by=fold_by)
 
-    def all_labels(self, *, cross_fitting: bool) -> dict[str, Any]:
-        """Measure with all labels, the thresholds chosen in either way."""
-        return self._measure([self.train], None if cross_fitting else self.held_out)
+    def all_labels(
+        self, *, val: LabelledPhotos | None = None, fold_by: str | None = None
+    ) -> dict[str, Any]:
+        """Measure with all labels, the thresholds chosen on `val` or by cross-fitting."""
+        return self._measure([self.train], val=val, fold_by=fold_by)
 
-    def _measure(self, draws: list[LabelledPhotos], val: LabelledPhotos | None) -> dict[str, Any]:
+    def _measure(
+        self,
+        draws: list[LabelledPhotos],
+        *,
+        val: LabelledPhotos | None = None,
+        fold_by: str | None,
+    ) -> dict[str, Any]:
         fits = [
             fit_bundle(
                 self.backbone,
@@ -104,6 +115,7 @@ class Study:
                 unseen_share=0.0,  # Every listing tested is of a class that was taught.
                 seed=0,
                 origin={},
+                fold_by=fold_by,
             )
             for train in draws
         ]
@@ -140,7 +152,8 @@ def summary(fits: Sequence[FittedBundle], outcomes: Sequence[Outcomes]) -> dict[
     return {
         "draws": len(fits),
         "listings": qualities[0].listings,
-        "thresholds": fits[0].bundle.training["calibrated_on"],
+        "thresholds": (rest_on := fits[0].bundle.training["calibrated_on"]),
+        "folds": rest_on.partition("folds by ")[2],
         "heads": sorted({fit.bundle.training["head"] for fit in fits}),
         "top1": float(np.mean(top1)),
         "top1_range": [min(top1), max(top1)],
@@ -176,19 +189,21 @@ def measure(folder: Path, name: str, uri: str) -> Iterator[dict[str, Any]]:
     row = {"data": name, "backbone": uri, "digest": backbone.digest}
     for per_class in task.labels:
         log.info("%s, %s: %d a class", name, uri, per_class)
-        yield {**row, "labels": per_class, **study.few_labels(per_class)}
+        for fold_by in task.folds:
+            yield {**row, "labels": per_class, **study.few_labels(per_class, fold_by)}
     log.info("%s, %s: all labels", name, uri)
-    yield {**row, "labels": "all", **study.all_labels(cross_fitting=True)}
-    if task.held_out is not None:
-        yield {**row, "labels": "all", **study.all_labels(cross_fitting=False)}
+    for fold_by in task.folds:
+        yield {**row, "labels": "all", **study.all_labels(fold_by=fold_by)}
+    if study.held_out is not None:
+        yield {**row, "labels": "all", **study.all_labels(val=study.held_out)}
 
 
 def few_labels_table(results: Sequence[dict[str, Any]]) -> str:
     """Format the results of few labels as Markdown."""
     lines = [
-        "| listings of | backbone | labels a class | top-1 | ECE | coverage | precision | "
-        "draws below 0.9 | of exact classes: coverage | precision | penalties |",
-        "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|---|",
+        "| listings of | backbone | labels a class | folds by | top-1 | ECE | coverage | "
+        "precision | draws below 0.9 | of exact classes: coverage | precision | penalties |",
+        "|---|---|--:|---|--:|--:|--:|--:|--:|--:|--:|---|",
     ]
     for r in (r for r in results if r["labels"] != "all"):
         low, high = r["top1_range"]
@@ -196,7 +211,7 @@ def few_labels_table(results: Sequence[dict[str, Any]]) -> str:
         below = "-" if r["assigned"] is None else f"{r['assigned']['draws_below']} of {r['draws']}"
         penalties = ", ".join(head.removeprefix("ridge, penalty ") for head in r["heads"])
         lines.append(
-            f"| {r['data']} | {r['backbone']} | {r['labels']} | {top1} | "
+            f"| {r['data']} | {r['backbone']} | {r['labels']} | {r['folds']} | {top1} | "
             f"{r['calibration_error']:.3f} | {r['coverage']:.3f} | {shown(r['assigned'])} | "
             f"{below} | {r['exact_coverage']:.3f} | {shown(r['assigned_exact'])} | {penalties} |"
         )

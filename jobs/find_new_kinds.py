@@ -44,7 +44,7 @@ class FindNewKinds(PhotoSettings):
         [ReviewReason.UNFAMILIAR], description="listings to look at, unfamiliar or unsure"
     )
     most_listings: int = Field(
-        4000, ge=1, le=20_000, description="look at so many at most; of more, at some by chance"
+        4000, ge=1, le=10_000, description="look at so many at most; of more, at some by chance"
     )
     smallest: int = Field(5, ge=2, description="fewest listings of a cluster")
 

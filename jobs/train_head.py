@@ -60,6 +60,11 @@ class TrainHead(PhotoSettings):
     balance: str | None = Field(
         None, description="slice of the manifest whose groups should fare alike, such as region"
     )
+    fold_by: str | None = Field(
+        None,
+        description="without a split val: slice whose listings stay together in cross-fitting, "
+        "such as sender_id (default: those that look alike)",
+    )
     finetune: bool = Field(
         False, description="first fine-tune the whole backbone on the photos of split train"
     )
@@ -176,6 +181,7 @@ def train(settings: TrainHead) -> None:
             unseen_share=settings.unseen_share,
             seed=settings.seed,
             balance=settings.balance,
+            fold_by=settings.fold_by,
             origin={
                 "manifest": data["manifest"],
                 "ds": ds,
@@ -186,9 +192,12 @@ def train(settings: TrainHead) -> None:
                 "run_id": run_id,
                 "seed": settings.seed,
                 "balance": settings.balance,
+                "fold_by": settings.fold_by,
             },
             watch=watch,
         )
+        if settings.fold_by is not None and val_photos.labels:
+            log.warning("--fold-by %s: not used, the split val decides", settings.fold_by)
         training, quality = fitted.training, fitted.quality.figures()
         seconds_training = perf_counter() - started
         runs.log_curves({"train_loss": training.train_loss, "val_loss": training.val_loss})
@@ -284,10 +293,11 @@ def _what_it_cannot_assign(fitted: FittedBundle) -> dict[str, Any]:
         )
     if shortfall is not None:
         log.warning("the model can assign nothing: %s", shortfall.reason)
-    elif fitted.bundle.training["calibrated_on"] != "val":
+    elif (calibrated_on := fitted.bundle.training["calibrated_on"]) != "val":
         log.warning(
-            "no split val: the precision is promised for listings like those of train alone; for "
-            "those of new senders, put labelled listings of other senders into the split val"
+            "no split val: the precision rests on %s; to promise it for new senders, put labelled "
+            "listings of other senders into the split val",
+            calibrated_on,
         )
     return {
         "categories_without_label": rest,

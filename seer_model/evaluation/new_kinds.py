@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.cluster import AgglomerativeClustering
+from sklearn.cluster import HDBSCAN
 from sklearn.preprocessing import normalize
 
 from seer_model.categorizer.familiarity import Familiarity
@@ -13,8 +13,9 @@ __all__ = ["Clustered", "cluster_listings"]
 
 Floats = npt.NDArray[np.float32]
 
-_APART = 0.6
-"""Mean cosine distance at which two groups of listings are two clusters."""
+
+_AS_DENSE = 0.5
+"""Share of a cluster's density that its loosest listing has."""
 
 
 class Clustered(NamedTuple):
@@ -32,10 +33,11 @@ class Clustered(NamedTuple):
 def cluster_listings(features: Floats, familiarity: Familiarity, smallest: int) -> Clustered:
     """Cluster listings by the direction in which they differ from the known goods.
 
-    Agglomerative clustering with average linkage, of cosine distances from the mean of the known
-    goods, in coordinates in which the listings of a known class spread equally in all directions.
-    How far out a listing lies says more of its photos than of the goods. Memory and time grow with
-    the square of the listings: 4,000 take 130 MB.
+    HDBSCAN (Campello et al. 2013), whose clusters are the leaves of its tree: the smallest dense
+    groups, at any density. Distances are those of directions from the mean of the known goods, in
+    coordinates in which the listings of a known class spread equally: how far out a listing lies
+    says more of its photos than of the goods. Memory and time grow with the square of the listings:
+    4,000 take 0.5 GB, or 1.3 GB if they are a single group.
 
     Args:
         features: float32, (listings, width).
@@ -44,13 +46,15 @@ def cluster_listings(features: Floats, familiarity: Familiarity, smallest: int) 
     """
     count = len(features)
     cluster, distance = np.zeros(count, np.int64), np.full(count, np.nan, np.float32)
-    if count < 2:
+    if count < smallest:
         return Clustered(cluster, distance)
     directions = normalize(familiarity.whiten(features).astype(np.float64))
-    groups = AgglomerativeClustering(
-        n_clusters=None, metric="cosine", linkage="average", distance_threshold=_APART
-    ).fit_predict(directions)
-    sizes = np.bincount(groups)
+    groups = _dense_groups(directions, smallest)
+    if (groups < 0).all():
+        # A group is what stands apart from another: from its mirror image, if it is the only one.
+        mirrored = np.concatenate([directions, -directions])
+        groups = _dense_groups(mirrored, smallest)[:count]
+    sizes = np.bincount(groups[groups >= 0])
     largest = np.argsort(-sizes, kind="stable")
     for number, group in enumerate(largest[sizes[largest] >= smallest], start=1):
         members = groups == group
@@ -58,3 +62,11 @@ def cluster_listings(features: Floats, familiarity: Familiarity, smallest: int) 
         cluster[members] = number
         distance[members] = 1 - directions[members] @ middle
     return Clustered(cluster, distance)
+
+
+def _dense_groups(directions: npt.NDArray[np.float64], smallest: int) -> npt.NDArray[np.int64]:
+    """The group of each direction, from 0; -1 for none."""
+    found = HDBSCAN(smallest, algorithm="brute", cluster_selection_method="leaf", copy=True).fit(
+        directions
+    )
+    return np.where(found.probabilities_ >= _AS_DENSE, found.labels_, -1)

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from schemas.errors import DataContractError
 from seer_model.evaluation.groups import SMALL_SLICE
+from seer_model.training.labelled import slice_names
 
 __all__ = ["Groups", "group_photos"]
 
@@ -42,11 +43,9 @@ def group_photos(slices: pa.Array | None, name: str) -> Groups:
     group_of = {v: v if n >= SMALL_SLICE else small for v, n in counts.items()} | {None: without}
     photos = Counter(group_of[value] for value in values)
     if len(photos) < 2:
-        names = [] if slices is None else sorted(pc.unique(slices.keys).to_pylist())
-        found = f"the slices {', '.join(names)}" if names else "no slices"
         raise DataContractError(
             f"--balance {name}: the labelled photos of train make no two groups by this slice; "
-            f"they have {found}"
+            f"they have {slice_names(slices)}"
         )
     log.info(
         "balancing %d photos by %s: %d are in groups of fewer than %d, which are one group, and %d "

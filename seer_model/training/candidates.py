@@ -13,7 +13,7 @@ from seer_model.categorizer.familiarity import Familiarity
 from seer_model.categorizer.head import LinearHead
 from seer_model.categorizer.hierarchy import ClassTree
 from seer_model.training.balance import Groups
-from seer_model.training.crossfit import cross_fit, deal_folds
+from seer_model.training.crossfit import cross_fit, folds_by_looks, folds_by_slice
 from seer_model.training.head import HeadTraining, train_head
 from seer_model.training.labelled import LabelledPhotos, class_positions, listing_bounds
 from seer_model.training.ridge import (
@@ -90,11 +90,16 @@ def fit_with_val(
     return HeadFit(name, training, [HeldOut(training.head, familiarity, val)], retrain)
 
 
-def fit_across(tree: ClassTree, train: LabelledPhotos) -> HeadFit:
+def fit_across(tree: ClassTree, train: LabelledPhotos, fold_by: str | None) -> HeadFit:
     """Ridge from all photos, and beside it the heads of the folds."""
     train = train.by_listing()
     labels, bounds = class_positions(tree, train.labels), listing_bounds(train.listing_ids)
-    folds = np.repeat(deal_folds(labels[bounds[:-1]]), np.diff(bounds))
+    of_listings = (
+        folds_by_looks(train, labels[bounds[:-1]])
+        if fold_by is None
+        else folds_by_slice(train, fold_by)
+    )
+    folds = np.repeat(of_listings, np.diff(bounds))
     vectors, classes = train.vectors, len(tree.classes)
     fit = cross_fit(vectors, labels, folds, classes=classes)
     held_out = []

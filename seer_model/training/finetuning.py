@@ -22,9 +22,9 @@ from seer_model.backbones.trunk import check_photo_size
 from seer_model.photos.limits import PhotoLimits, PhotoRejected
 from seer_model.photos.pixels import load_photo
 from seer_model.photos.source import PhotoSource
+from seer_model.training.precision import mixed_precision
 from seer_model.training.pretraining.crops import CropSpec, MultiCrop
 from seer_model.training.pretraining.optim import adamw, cosine_with_warmup
-from seer_model.training.precision import mixed_precision
 from seer_model.training.watch import Watch, unwatched
 
 __all__ = ["FinetuneRecipe", "PhotoSources", "finetune"]

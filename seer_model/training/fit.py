@@ -72,6 +72,7 @@ def fit_bundle(
     seed: int,
     origin: dict[str, Any],
     balance: str | None = None,
+    fold_by: str | None = None,
     watch: Watch = unwatched,
 ) -> FittedBundle:
     """Train a head and calibrate it on listings that it was not trained on.
@@ -97,12 +98,14 @@ def fit_bundle(
         seed: Seed of the order of photos, and of the classes that are held out together.
         origin: Facts about the data, recorded in the bundle.
         balance: Name of the slice whose groups should fare alike, see `group_photos`.
+        fold_by: Without `val`: name of the slice that keeps listings in one fold, see
+            `folds_by_slice`; None: their looks do, see `folds_by_looks`.
         watch: Shows the training's progress.
 
     Raises:
         DataContractError: A label is not in the taxonomy, there are fewer than two classes, or no
             photo of `val` has a class; or the slice to balance makes no two groups of `train`, or
-            there is no `val` with it.
+            there is no `val` with it; or the slice to fold by has no two values.
     """
     tree = ClassTree(taxonomy, train.labels)
     ClassTree(taxonomy, [*train.labels, *val.labels])
@@ -110,7 +113,8 @@ def fit_bundle(
     if len(val.labels):
         fit, calibrated_on = fit_with_val(tree, train, val, groups, seed, watch), "val"
     elif groups is None:
-        fit, calibrated_on = fit_across(tree, train), "cross-fitting of train"
+        fit = fit_across(tree, train, fold_by)
+        calibrated_on = f"cross-fitting of train, folds by {fold_by or 'looks'}"
     else:
         raise DataContractError(
             f"--balance {balance}: the training stops by the split val, of which no photo can be "

@@ -7,11 +7,19 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from seer_model.categorizer.hierarchy import ClassTree
 from seer_model.categorizer.scoring import LISTINGS, fuse_photos
 
-__all__ = ["LISTINGS_AT_ONCE", "LabelledPhotos", "class_positions", "in_parts", "listing_bounds"]
+__all__ = [
+    "LISTINGS_AT_ONCE",
+    "LabelledPhotos",
+    "class_positions",
+    "in_parts",
+    "listing_bounds",
+    "slice_names",
+]
 
 LISTINGS_AT_ONCE = 16_384
 """Bounds the memory of scores in float64, and of photos as Python objects."""
@@ -96,3 +104,9 @@ def in_parts(photos: LabelledPhotos) -> Iterator[LabelledPhotos]:
         yield LabelledPhotos(
             photos.listing_ids[rows], photos.labels[rows], photos.vectors[rows], slices
         )
+
+
+def slice_names(slices: pa.Array | None) -> str:
+    """The names of all slices, as an error message says which there are."""
+    names = [] if slices is None else sorted(pc.unique(slices.keys).to_pylist())
+    return f"the slices {', '.join(names)}" if names else "no slices"

@@ -76,7 +76,7 @@ def test_train_head_registers_what_the_job_can_load(
     # Without a split, all listings are learned from and calibrated on.
     assert figures["train_photos"] == 12 * len(COLOURS)
     assert figures["val_photos"] == 0
-    assert figures["calibrated_on"] == "cross-fitting of train"
+    assert figures["calibrated_on"] == "cross-fitting of train, folds by looks"
     runs.connect(database)
     resolved = registry.resolve_bundle("models:/trained/1")
     assert resolved.bundle.digest == figures["bundle_digest"]

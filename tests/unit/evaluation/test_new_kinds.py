@@ -38,7 +38,7 @@ def test_a_single_new_kind_is_a_cluster() -> None:
 
 def test_the_least_typical_listing_is_the_furthest_from_the_middle() -> None:
     features = listings_of(*[0] * 20 + [1] * 20)
-    features[3] += np.random.default_rng(5).standard_normal(WIDTH) * 4
+    features[3] += np.random.default_rng(5).standard_normal(WIDTH) * 2
     found = cluster_listings(features, KNOWN, smallest=5)
     assert found.cluster[3] == found.cluster[0]
     assert found.distance[:20].argmax() == 3

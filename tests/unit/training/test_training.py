@@ -94,7 +94,7 @@ def test_without_val_every_label_serves_twice(
     fit: Fit, labelled_photos: LabelledPhotosBuilder, no_photos: LabelledPhotos
 ) -> None:
     fitted = fit(shuffled(labelled_photos(120, seed=1, photos=2)), no_photos)
-    assert fitted.bundle.training["calibrated_on"] == "cross-fitting of train"
+    assert fitted.bundle.training["calibrated_on"] == "cross-fitting of train, folds by looks"
     assert fitted.bundle.training["head"].startswith("ridge, penalty ")
     assert fitted.quality.listings == 120
     assert fitted.quality.top1 > 0.9
