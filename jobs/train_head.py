@@ -122,7 +122,7 @@ from seer_model.processes import scratch_folder
 from seer_model.tracking import registration, registry, runs
 from seer_model.training.finetuning import FinetuneRecipe, finetune
 from seer_model.training.fit import FittedBundle, fit_bundle
-from seer_model.training.labelled import LabelledPhotos
+from seer_model.training.labelled import LabelledPhotos, slice_names
 
 log = logging.getLogger(__name__)
 
@@ -158,12 +158,13 @@ def train(settings: TrainHead) -> None:
         job_run.reads(settings.taxonomy)
         job_run.reads_model(settings.backbone, backbone.digest)
         check_drivers(data, settings)
+        slices = _slices(photos, scratch / "slices", settings)
         if settings.finetune:
             backbone = _finetune(backbone, photos, taxonomy, scratch, settings)
         save_backbone(backbone, local / "model" / "backbone")
         model = ship_model(spark, local / "model", backbone.digest)
         with open_store(settings.embeddings, backbone.digest, base) as store:
-            embedded = _embed(photos, model, backbone.width, store, scratch, settings)
+            embedded = _embed(photos, slices, model, backbone.width, store, scratch, settings)
         job_run.adds_to(settings.embeddings, rows=embedded.photos_embedded)
         train_photos, val_photos = embedded.train, embedded.val
         if settings.finetune and not val_photos.labels:
@@ -238,6 +239,7 @@ class _Embedded(NamedTuple):
 
 def _embed(
     photos: DataFrame,
+    slices: pa.Table,
     model: str,
     width: int,
     store: EmbeddingStore,
@@ -254,7 +256,7 @@ def _embed(
             columns = ("listing_id", "category_id", "split", "vector")
             key = F.xxhash64("vector").alias("vector_key")
             spool = Spool.write(usable.select(*columns, key), scratch / "usable")
-    train, val = _split(spool, _slices(photos, scratch / "slices"), width)
+    train, val = _split(spool, slices, width)
     seconds = perf_counter() - started
     return _Embedded(train, val, embedded.embedded, embedded.devices, store.quarantined, seconds)
 
@@ -352,10 +354,22 @@ def _finetune(
     )
 
 
-def _slices(photos: DataFrame, work: Folder) -> pa.Table:
-    """The slices of the listings that have any, which are those of the first photo."""
+def _slices(photos: DataFrame, work: Folder, settings: TrainHead) -> pa.Table:
+    """The slices of the listings that have any, which are those of the first photo.
+
+    Raises:
+        DataContractError: No listing has the slice that a flag names.
+    """
     first = photos.groupBy("listing_id").agg(F.min_by("slices", "image_index").alias("slices"))
-    return Spool.write(first.where("slices is not null"), work).read("listing_id", "slices")
+    table = Spool.write(first.where("slices is not null"), work).read("listing_id", "slices")
+    slices = table.column("slices").combine_chunks()
+    for flag, name in (("--balance", settings.balance), ("--fold-by", settings.fold_by)):
+        if name is not None and name not in pc.unique(slices.keys).to_pylist():
+            raise DataContractError(
+                f"{flag} {name}: no labelled listing has this slice; they have "
+                f"{slice_names(slices)}"
+            )
+    return table
 
 
 def _split(spool: Spool, slices: pa.Table, width: int) -> tuple[LabelledPhotos, LabelledPhotos]:

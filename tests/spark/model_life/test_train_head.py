@@ -42,7 +42,9 @@ def photo_of_noise() -> Callable[[int], bytes]:
     return draw
 
 
-def test_a_slice_to_balance_must_make_groups(
+@pytest.mark.parametrize("flag", ["--balance", "--fold-by"])
+def test_a_slice_that_no_listing_has_is_refused(
+    flag: str,
     spark: SparkSession,
     labelled: Path,
     tmp_path: Path,
@@ -53,13 +55,13 @@ def test_a_slice_to_balance_must_make_groups(
     tree = tmp_path / "tree.csv"
     tree.write_text(TAXONOMY, encoding="utf-8")
     argv = ["--manifest", str(labelled), "--taxonomy", str(tree), "--tracking-uri", database]
-    argv += ["--backbone", "timm:regnety_002", "--balance", "shop"]
+    argv += ["--backbone", "timm:regnety_002", flag, "shop"]
     assert train_head.main(argv) == 3
     error = capsys.readouterr().err
-    assert "--balance shop: the labelled photos of train make no two groups" in error
+    assert f"{flag} shop: no labelled listing has this slice" in error
     assert "they have the slices tone" in error
-    # There is no split val, by which it would have stopped.
-    assert "a seventh of train is held out instead" in caplog.text
+    # Balancing needs a split val to stop by, and there is none.
+    assert ("a seventh of train is held out instead" in caplog.text) == (flag == "--balance")
 
 
 def test_train_head_registers_what_the_job_can_load(

@@ -260,6 +260,17 @@ def test_without_val_nothing_is_balanced(
         fit(in_regions(labelled_photos(60, seed=1), "eu", "us"), no_photos, balance="region")
 
 
+def test_a_region_is_in_one_fold_if_asked(
+    fit: Fit, labelled_photos: LabelledPhotosBuilder, no_photos: LabelledPhotos
+) -> None:
+    regions = ["eu", "us", "in", "br", "jp"] * 24
+    train = in_regions(labelled_photos(120, seed=1), *regions)
+    fitted = fit(shuffled(train), no_photos, fold_by="region")
+    rests_on = "cross-fitting of train, folds by region"
+    assert fitted.bundle.training["calibrated_on"] == rests_on
+    assert fitted.quality.top1 > 0.9
+
+
 @pytest.mark.parametrize(("regions", "names"), [(("eu",), "the slices region"), ((None,), "no")])
 def test_a_slice_without_two_groups_cannot_be_balanced(
     fit: Fit,
