@@ -39,18 +39,24 @@ COUNTS = (
 
 @dataclass(frozen=True)
 class Task:
-    """A data set, its taxonomy, and the split to categorize."""
+    """A data set, its taxonomy, the split to categorize, and flags of `train_head`."""
 
     name: str
     folder: str
     split: str
     taxonomy: str
     label_map: bool = False
+    flags: tuple[str, ...] = ()
 
 
 SHOPIFY = "taxonomy/shopify/dist_en_categories.txt"
+GROCERY = ("grocery", "test", "grocery/taxonomy.csv")
+ALL_KNOWN = ("--unseen-share", "0")
+FINETUNE = ("--finetune", "--finetune-size", "128", "--finetune-degraded", "0.5")
 TASKS = (
-    Task("grocery", "grocery", "test", "grocery/taxonomy.csv"),
+    Task("grocery", *GROCERY),
+    Task("grocery, no new kinds", *GROCERY, flags=ALL_KNOWN),
+    Task("grocery, fine-tuned, no new kinds", *GROCERY, flags=(*ALL_KNOWN, *FINETUNE)),
     Task("grocery, Shopify's tree", "grocery", "test", SHOPIFY, label_map=True),
     Task("clothing", "clothing", "extra_train", "clothing/taxonomy.csv"),
     Task("clothing, Shopify's tree", "clothing", "extra_train", SHOPIFY, label_map=True),
@@ -72,7 +78,7 @@ def run(task: Task, data: Path, work: Path, backbone: str) -> dict[str, Any]:
     call(
         train_head.main,
         ["--manifest", str(manifest), "--taxonomy", str(data / task.taxonomy)],
-        ["--backbone", backbone, "--output", str(bundle), *store, *common],
+        ["--backbone", backbone, "--output", str(bundle), *task.flags, *store, *common],
     )
     report = work / name / "categorized.json"
     new = work / name / "new"
