@@ -89,9 +89,7 @@ if __name__ == "__main__":
 share_cores()  # Before torch is imported.
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F  # noqa: N812
@@ -110,6 +108,12 @@ from jobs.stages.scratch import scratch_base, scratch_space
 from jobs.stages.spool import Spool
 from jobs.stages.store.base import EmbeddingStore
 from jobs.stages.store.opening import hold_store, open_store
+from jobs.stages.training_photos import (
+    check_slice,
+    order_by_split,
+    read_slices,
+    train_and_val,
+)
 from jobs.stages.unread import check_drivers
 from jobs.stages.worker import ship_model
 from schemas.errors import DataContractError
@@ -122,7 +126,7 @@ from seer_model.processes import scratch_folder
 from seer_model.tracking import registration, registry, runs
 from seer_model.training.finetuning import FinetuneRecipe, finetune
 from seer_model.training.fit import FittedBundle, fit_bundle
-from seer_model.training.labelled import LabelledPhotos, slice_names
+from seer_model.training.labelled import LabelledPhotos
 
 log = logging.getLogger(__name__)
 
@@ -158,7 +162,9 @@ def train(settings: TrainHead) -> None:
         job_run.reads(settings.taxonomy)
         job_run.reads_model(settings.backbone, backbone.digest)
         check_drivers(data, settings)
-        slices = _slices(photos, scratch / "slices", settings)
+        slices = read_slices(photos, scratch / "slices")
+        check_slice(slices, "--balance", settings.balance)
+        check_slice(slices, "--fold-by", settings.fold_by)
         if settings.finetune:
             backbone = _finetune(backbone, photos, taxonomy, scratch, settings)
         save_backbone(backbone, local / "model" / "backbone")
@@ -256,7 +262,7 @@ def _embed(
             columns = ("listing_id", "category_id", "split", "vector")
             key = F.xxhash64("vector").alias("vector_key")
             spool = Spool.write(usable.select(*columns, key), scratch / "usable")
-    train, val = _split(spool, slices, width)
+    train, val = train_and_val(spool, slices, width)
     seconds = perf_counter() - started
     return _Embedded(train, val, embedded.embedded, embedded.devices, store.quarantined, seconds)
 
@@ -330,7 +336,7 @@ def _finetune(
         usable = photos.where(F.col("problem").isNull())
         spool = Spool.write(usable.select(*columns, *source), scratch / "finetune")
     table = spool.read(*columns)
-    order, val = _order(table, _is_val(table), "listing_id", "image_index", "photo_key")
+    order, val = order_by_split(table, "listing_id", "image_index", "photo_key")
     rows = order[: len(order) - val]
     if not len(rows):
         raise DataContractError("no labelled photo to fine-tune on")
@@ -352,61 +358,6 @@ def _finetune(
         on_epoch=lambda epoch, loss: runs.log_figures({"finetune_loss": loss}, step=epoch),
         watch=watch,
     )
-
-
-def _slices(photos: DataFrame, work: Folder, settings: TrainHead) -> pa.Table:
-    """The slices of the listings that have any, which are those of the first photo.
-
-    Raises:
-        DataContractError: No listing has the slice that a flag names.
-    """
-    first = photos.groupBy("listing_id").agg(F.min_by("slices", "image_index").alias("slices"))
-    table = Spool.write(first.where("slices is not null"), work).read("listing_id", "slices")
-    slices = table.column("slices").combine_chunks()
-    for flag, name in (("--balance", settings.balance), ("--fold-by", settings.fold_by)):
-        if name is not None and name not in pc.unique(slices.keys).to_pylist():
-            raise DataContractError(
-                f"{flag} {name}: no labelled listing has this slice; they have "
-                f"{slice_names(slices)}"
-            )
-    return table
-
-
-def _split(spool: Spool, slices: pa.Table, width: int) -> tuple[LabelledPhotos, LabelledPhotos]:
-    """Photos to train on, and photos to stop and calibrate by, if there are any in `val`."""
-    table = spool.read("listing_id", "category_id", "split", "vector_key")
-    order, val = _order(table, _is_val(table), "listing_id", "vector_key")
-    train = len(order) - val
-    if not train:
-        raise DataContractError("no labelled photo to train on can be read")
-    listing_ids = table.column("listing_id").take(order).to_pylist()
-    categories = table.column("category_id").take(order).combine_chunks().dictionary_encode()
-    names = categories.dictionary.to_pylist()
-    labels = [names[i] for i in categories.indices.to_numpy()]
-    vectors = spool.read_vectors(np.argsort(order), width)
-    row = pc.index_in(pa.array(listing_ids, pa.string()), slices.column("listing_id"))
-    of_photo = slices.column("slices").combine_chunks().take(row)
-    return (
-        LabelledPhotos(listing_ids[:train], labels[:train], vectors[:train], of_photo[:train]),
-        LabelledPhotos(listing_ids[train:], labels[train:], vectors[train:], of_photo[train:]),
-    )
-
-
-def _order(table: pa.Table, val: pa.Array, *keys: str) -> tuple[npt.NDArray[np.int64], int]:
-    """Order the rows to train on, then those of `val`, each by the keys.
-
-    Spark writes rows in any order, and the training must not depend on it.
-
-    Returns:
-        The positions of the rows in this order, int64, and how many of them are of `val`.
-    """
-    table = table.select(keys).append_column("val", val)
-    order = pc.sort_indices(table, [(name, "ascending") for name in ("val", *keys)])
-    return order.to_numpy().astype(np.int64), pc.sum(val).as_py() or 0
-
-
-def _is_val(table: pa.Table) -> pa.Array:
-    return pc.equal(table.column("split"), "val")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
