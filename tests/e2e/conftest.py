@@ -75,6 +75,6 @@ def pretrain(work: Path, manifest: Path) -> Pretrain:
         }
         options |= {name.replace("_", "-"): value for name, value in changes.items()}
         argv = [part for name, value in options.items() for part in (f"--{name}", str(value))]
-        return pretrain_backbone.main([*argv, *flags])
+        return pretrain_backbone.main([*argv, "--no-bf16", *flags])
 
     return run

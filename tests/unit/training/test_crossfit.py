@@ -169,7 +169,7 @@ def test_one_listing_a_class_gives_a_head() -> None:
 def test_noise_asks_for_a_stronger_penalty() -> None:
     features, labels = blobs([30] * 3, width=60)
     noisy = features + np.random.default_rng(1).normal(0, 4, features.shape).astype(np.float16)
-    folds = np.arange(len(labels)) % 5
+    folds = (np.tile(np.repeat(np.arange(5), 6), 3) + labels) % 5
     clear = cross_fit(features, labels, folds, classes=3)
     assert cross_fit(noisy, labels, folds, classes=3).choice.strength > clear.choice.strength
-    assert clear.choice.loss < 0.7
+    assert clear.choice.loss < 0.5
