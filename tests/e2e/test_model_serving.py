@@ -29,6 +29,7 @@ from seer_model.categorizer.head import LinearHead
 from seer_model.categorizer.hierarchy import ClassTree
 from seer_model.photos.source import PhotoSource
 from seer_model.tracking import registration, runs
+from tests.support.conversions import converted_afresh
 from tests.support.paths import ROOT
 from tests.support.serving import TIMEOUT_S, Row, Server, as_json, as_served, served
 from tests.support.tracking_database import new_database
@@ -55,6 +56,12 @@ class Registered(NamedTuple):
                 [PhotoSource(None, row["image_bytes"]) for row in rows],
             )
         )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _as_the_server_converts() -> Iterator[None]:
+    with converted_afresh():
+        yield
 
 
 @pytest.fixture(scope="module")
