@@ -12,7 +12,8 @@ features) on labels of `train` and tests it on all of `test`, for
 - EfficientNet-Lite0, supervised on ImageNet (Apache-2.0, from PyPI, for comparison only).
 
 With all labels it also tests on degraded photos, see `benchmarks.degradations`. Prints Markdown
-tables, writes them as JSON, and plots the curves.
+tables, writes them as JSON, and plots the curves. `--only` measures some of these networks; the
+rows of others, and of other backbones, are kept from the results that are there.
 """
 
 import argparse
@@ -22,7 +23,7 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 RECIPE = FinetuneRecipe(crop_size=128)
 STEPS = {ALL: 1500, 20: 1200, 5: 400, 1: 150}
 LITE0 = "EfficientNet-Lite0, supervised on ImageNet"
+NETWORKS = ("frozen", "fine-tuned", "random", "from-scratch", "lite0")
 THREADS = os.cpu_count() or 1
 
 Labels = npt.NDArray[np.int64]
@@ -140,6 +142,25 @@ class Study:
     val: Photos
     test: Photos
 
+    def measure(self, network: str, uri: str, backbone: Backbone) -> dict[str, Any]:
+        """Measure one of `NETWORKS` for a backbone."""
+        stages = backbone.feature_stages
+        random = random_backbone(
+            backbone.architecture, backbone.preprocessing.image_size, feature_stages=stages
+        )
+        trunk = f"{backbone.architecture}, features of {stages} stage{'s' if stages > 1 else ''}"
+        match network:
+            case "frozen":
+                return self.frozen(uri, Extractor(backbone))
+            case "fine-tuned":
+                return self.trained(f"{uri}, fine-tuned with the labels", backbone)
+            case "random":
+                return self.frozen(f"{trunk}, random weights", Extractor(random))
+            case "from-scratch":
+                return self.trained(f"{trunk}, from scratch with the labels", random)
+            case _:
+                return self.frozen(LITE0, Extractor(resolve_backbone("lite:0")))
+
     def frozen(self, name: str, extractor: Extractor) -> dict[str, Any]:
         """Measure a frozen network: embed once, probe for every number of labels."""
         log.info("%s: embedding", name)
@@ -194,6 +215,14 @@ def column(per_category: int) -> str:
     return "all" if per_category == ALL else f"{per_category} per category"
 
 
+def kept_rows(path: Path, measured: Collection[str]) -> list[dict[str, Any]]:
+    """The rows of earlier results that were not measured again."""
+    if not path.exists():
+        return []
+    earlier = json.loads(path.read_text(encoding="utf-8"))["results"]
+    return [row for row in earlier if row["name"] not in measured]
+
+
 def table(results: list[dict[str, Any]], part: str) -> str:
     """Format one part of the results as a Markdown table."""
     columns = list(results[0][part])
@@ -226,6 +255,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--backbone", required=True, help="as train_head's --backbone")
+    parser.add_argument("--only", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
     arguments = parser.parse_args()
     if not (arguments.data / "grocery").is_dir():
@@ -236,15 +266,9 @@ def main() -> None:
     plt.switch_backend("agg")
     study = Study(**read_photos(arguments.data / "grocery"))
     backbone = resolve_backbone(arguments.backbone)
-    size, stages = backbone.preprocessing.image_size, backbone.feature_stages
-    random = random_backbone(backbone.architecture, size, feature_stages=stages)
-    results = [
-        study.frozen(arguments.backbone, Extractor(backbone)),
-        study.frozen(f"{backbone.architecture}, random weights", Extractor(random)),
-        study.frozen(LITE0, Extractor(resolve_backbone("lite:0"))),
-        study.trained(f"{backbone.architecture}, from scratch with the labels", random),
-        study.trained(f"{arguments.backbone}, fine-tuned with the labels", backbone),
-    ]
+    path = arguments.results / "label_efficiency.json"
+    measured = [study.measure(network, arguments.backbone, backbone) for network in arguments.only]
+    results = [*measured, *kept_rows(path, {result["name"] for result in measured})]
     arguments.results.mkdir(parents=True, exist_ok=True)
     markdown = (
         f"Top-1 on grocery's test photos, by labels:\n\n{table(results, 'top1')}\n\n"
@@ -252,7 +276,6 @@ def main() -> None:
     )
     identity = {"backbone": arguments.backbone, "digest": backbone.digest}
     record = {**identity, "results": results, "markdown": markdown}
-    path = arguments.results / "label_efficiency.json"
     path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     plot(results, path.with_suffix(".png"))
     print(markdown)
