@@ -235,7 +235,7 @@ def table(results: list[dict[str, Any]], part: str) -> str:
 
 def plot(results: list[dict[str, Any]], path: Path) -> None:
     """Plot top-1 over the number of labels."""
-    figure, axes = plt.subplots(figsize=(8, 5), layout="constrained")
+    figure, axes = plt.subplots(figsize=(11, 5), layout="constrained")
     columns = list(reversed(results[0]["top1"]))
     for result in results:
         axes.plot(columns, [result["top1"][c] for c in columns], marker="o", label=result["name"])
@@ -246,7 +246,7 @@ def plot(results: list[dict[str, Any]], path: Path) -> None:
         title="A linear probe by the number of labels",
     )
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     figure.savefig(path, dpi=120)
 
 

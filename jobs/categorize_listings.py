@@ -34,6 +34,9 @@ class CategorizeListings(PhotoSettings):
     embeddings: Location | None = Field(
         None, description="embedding store to read and add to, a folder or a table"
     )
+    labels: Location | None = Field(
+        None, description="what people decided, a folder or a table; wins over the model"
+    )
     scratch: str | None = SCRATCH
     drift_warning: float = Field(
         0.2,
@@ -54,10 +57,12 @@ from jobs.command.progress import show_progress
 from jobs.command.report import write_report
 from jobs.command.session import start_session
 from jobs.stages.aggregates import aggregate
+from jobs.stages.decisions import decided_now
 from jobs.stages.drift import drift_figures
 from jobs.stages.embedding import embed_photos
 from jobs.stages.fingerprint import describe_data
 from jobs.stages.manifest import read_photos
+from jobs.stages.overrides import decide_by_people, outside_taxonomy
 from jobs.stages.publish.base import Partition
 from jobs.stages.publish.opening import CATEGORIES_TABLE, open_output
 from jobs.stages.scoring import score_photos
@@ -88,6 +93,9 @@ def categorize(settings: CategorizeListings) -> None:
         log.warning("%s can assign nothing: no score was safe enough in training", settings.model)
     spark = start_session("categorize_listings")
     photos = read_photos(spark, settings.manifest, ds)
+    taxonomy = model.bundle.tree.taxonomy
+    decisions = decided_now(spark, settings.labels)
+    not_in_taxonomy = outside_taxonomy(decisions, taxonomy)
     output = open_output(spark, settings.output, CATEGORIES_TABLE)
     base = scratch_base(spark, settings.scratch, settings.output, settings.embeddings)
     with runs.tracked_run("categorize_listings", settings.run_parameters()) as run_id:
@@ -101,6 +109,7 @@ def categorize(settings: CategorizeListings) -> None:
             runs.log_data(data)
             job_run.reads(settings.manifest, ds=ds, rows=data["rows"], version=data["digest"])
             job_run.reads_model(settings.model, model.version)
+            job_run.reads(settings.labels)
             check_drivers(data, settings)
             if settings.model.startswith("models:/"):
                 runs.link_model(model.name, model.version)
@@ -113,7 +122,8 @@ def categorize(settings: CategorizeListings) -> None:
                     embedded = embed_photos(listed, shipped, store, scratch, limits)
                     check_unread(embedded.unread, data["rows"], settings.max_unread_share)
                     scores = score_photos(embedded.photos, shipped)
-                    staged = _stage(_with_origin(scores, model, run_id), partition, scratch)
+                    decided = decide_by_people(scores, decisions, taxonomy)
+                    staged = _stage(_with_origin(decided, model, run_id), partition, scratch)
             counts = _check_counts(photos, staged) | _count_levels(staged, model.bundle.tree)
             seconds = perf_counter() - started
             published = partition.publish(_properties(model, run_id))
@@ -124,9 +134,10 @@ def categorize(settings: CategorizeListings) -> None:
             "model": f"{model.name} version {model.version}",
             "bundle_digest": model.bundle.digest,
             "backbone": f"{model.bundle.backbone.architecture}: {model.bundle.backbone.origin}",
-            "taxonomy_version": model.bundle.tree.taxonomy.version,
+            "taxonomy_version": taxonomy.version,
             **counts,
             **_rates(counts),
+            "decisions_not_in_taxonomy": not_in_taxonomy,
             "photos_embedded": embedded.embedded,
             "photos_unread": embedded.unread,
             "devices": embedded.devices,
@@ -210,10 +221,12 @@ def _check_counts(photos: DataFrame, staged: DataFrame) -> dict[str, Any]:
             f"{read.photos} photos read, but {written.used} used and {written.rejected_photos} "
             "rejected: nothing was published"
         )
+    by_whom = staged.groupBy("decided_by").count().orderBy("decided_by").collect()
     reasons = staged.groupBy("reject_reason").count().where("reject_reason is not null").collect()
     return {
         "listings": read.listings,
         **{d.value: written[d.value] for d in Decision},
+        "decided_by": {row["decided_by"]: row["count"] for row in by_whom},
         "review_reasons": {r.value: written[r.value] for r in ReviewReason},
         "reject_reasons": {row["reject_reason"]: row["count"] for row in reasons},
         "photos": read.photos,

@@ -31,6 +31,10 @@ class EvaluateChallenger(PhotoSettings):
         description="the model to compare it with, named likewise (a first version has none)",
     )
     splits: list[str] = Field(["test"], description="splits of the manifest (repeatable)")
+    labels: Location | None = Field(
+        None,
+        description="what people decided, a folder or a table; wins over the manifest's labels",
+    )
     embeddings: Location | None = Field(
         None, description="embedding store to use and fill, a folder or a table"
     )
@@ -56,6 +60,7 @@ from jobs.command.progress import show_progress
 from jobs.command.report import write_report
 from jobs.command.session import start_session
 from jobs.pages.evaluation import Mistake, evaluation_page, figures_shown
+from jobs.stages.decisions import decided_now
 from jobs.stages.embedding import embed_photos
 from jobs.stages.fingerprint import describe_data
 from jobs.stages.labels import choose_labelled
@@ -89,7 +94,8 @@ def evaluate(settings: EvaluateChallenger) -> None:
     runs.connect(settings.tracking_uri)
     challenger, champion = _resolve_models(settings)
     spark = start_session("evaluate_challenger")
-    labelled = choose_labelled(read_photos(spark, settings.manifest, _partition(settings)))
+    found = read_photos(spark, settings.manifest, _partition(settings))
+    labelled = choose_labelled(found, decided_now(spark, settings.labels))
     photos = labelled.in_splits(*settings.splits)
     base = scratch_base(spark, settings.scratch, settings.embeddings)
     with (
@@ -100,6 +106,7 @@ def evaluate(settings: EvaluateChallenger) -> None:
         data = describe_data(photos, settings.manifest, _partition(settings))
         runs.log_data(data)
         job_run.reads(settings.manifest, ds=data["ds"], rows=data["rows"], version=data["digest"])
+        job_run.reads(settings.labels)
         check_drivers(data, settings)
         _link_models(settings, challenger, champion)
         listings = _labelled_listings(photos, scratch / "listings")

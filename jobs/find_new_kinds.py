@@ -52,7 +52,6 @@ class FindNewKinds(PhotoSettings):
 if __name__ == "__main__":
     check_arguments(FindNewKinds)  # Before the imports below, which take seconds.
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
@@ -63,12 +62,11 @@ from jobs.command.progress import show_progress
 from jobs.command.report import write_report
 from jobs.command.session import start_session
 from jobs.pages.new_kinds import EXAMPLES, SHOWN, Cluster, new_kinds_page
-from jobs.stages.embedding import embed_photos
 from jobs.stages.fingerprint import describe_data
+from jobs.stages.listing_features import ListingFeatures, read_features
 from jobs.stages.manifest import read_photos
 from jobs.stages.publish.opening import CATEGORIES_TABLE, open_output
 from jobs.stages.scratch import scratch_base, scratch_space
-from jobs.stages.spool import Spool
 from jobs.stages.store.opening import hold_store, open_store
 from jobs.stages.thumbnails import read_thumbnails
 from jobs.stages.unread import check_drivers
@@ -78,7 +76,6 @@ from schemas.new_kinds import NEW_KINDS
 from schemas.taxonomy import Taxonomy
 from seer_model.categorizer.bundle import ResolvedBundle
 from seer_model.categorizer.familiarity import Familiarity
-from seer_model.categorizer.scoring import fuse_photos
 from seer_model.evaluation.new_kinds import cluster_listings
 from seer_model.photos.limits import PhotoLimits
 from seer_model.tracking import registry, runs
@@ -123,12 +120,9 @@ def find(settings: FindNewKinds) -> None:
         check_drivers(data, settings)
         shipped = ship_model(spark, model.folder, model.bundle.digest)
         limits = settings.photo_limits()
-        for attempt in store.attempts(spark):
-            with attempt:
-                embedded = embed_photos(photos, shipped, store, scratch, limits)
-                usable = embedded.photos.where("vector is not null").select("listing_id", "vector")
-                spool = Spool.write(usable, scratch / "photos")
-        table = _cluster(spool, familiarity, settings.smallest)
+        width = model.bundle.backbone.width
+        found = read_features(photos, shipped, width, store, scratch, limits)
+        table = _cluster(found, familiarity, settings.smallest)
         if lost := len(chosen) - len(table):
             log.warning("%d listings were left out: no photo of theirs can be read any more", lost)
         numbers = table["cluster"].drop_null().to_numpy()
@@ -140,14 +134,14 @@ def find(settings: FindNewKinds) -> None:
             "without_vector": lost,
             "clustered": len(numbers),
             "clusters": int(numbers.max(initial=0)),
-            "photos_embedded": embedded.embedded,
+            "photos_embedded": found.embedded,
             "store_files_damaged": store.quarantined,
             "output": str(folder),
             "run_id": run_id,
         }
         clusters = _show(table, chosen, model.bundle.tree.taxonomy, photos, limits)
         _write(table, new_kinds_page(figures, clusters), folder)
-        job_run.adds_to(settings.embeddings, rows=embedded.embedded)
+        job_run.adds_to(settings.embeddings, rows=found.embedded)
         job_run.writes(settings.output, ds=ds, rows=len(table), columns=NEW_KINDS)
         figures["seconds"] = round(perf_counter() - started, 1)
         runs.log_figures(figures)
@@ -191,21 +185,14 @@ def _choose_listings(
     return chosen.select(["listing_id", "candidates"]), {**counts, "looked_at": len(chosen)}
 
 
-def _cluster(spool: Spool, familiarity: Familiarity, smallest: int) -> pa.Table:
-    """Fuse the photos of each listing, and cluster the listings; returns the table to write."""
-    photos = spool.read("listing_id", "vector").sort_by("listing_id")
-    vectors = np.frombuffer(b"".join(photos["vector"].to_pylist()), "<f2")
-    photos_of = Counter(photos["listing_id"].to_pylist())
-    features = fuse_photos(
-        vectors.reshape(-1, len(familiarity.mean)),
-        np.array(list(photos_of.values()), np.int64),
-    )
-    found = cluster_listings(features, familiarity, smallest)
-    alone = found.cluster == 0
+def _cluster(found: ListingFeatures, familiarity: Familiarity, smallest: int) -> pa.Table:
+    """Cluster the listings; returns the table to write."""
+    clustered = cluster_listings(found.features, familiarity, smallest)
+    alone = clustered.cluster == 0
     columns = [
-        pa.array(photos_of, pa.string()),
-        pa.array(found.cluster, pa.int32(), mask=alone),
-        pa.array(found.distance, pa.float32(), mask=alone),
+        pa.array(found.listing_ids, pa.string()),
+        pa.array(clustered.cluster, pa.int32(), mask=alone),
+        pa.array(clustered.distance, pa.float32(), mask=alone),
     ]
     order = [(name, "ascending") for name in ("cluster", "distance", "listing_id")]
     return pa.table(columns, schema=NEW_KINDS).sort_by(order)

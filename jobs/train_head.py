@@ -2,11 +2,11 @@
 
     python -m jobs.train_head --manifest manifest --taxonomy tree.csv
 
-The head learns from listings in the split `train` or in none; those in `val` decide when to stop
-and calibrate. If no listing is in `val`, cross-fitting on the others does both; with `--finetune`,
-which has seen them all, and `--balance`, which knows when to stop by `val` alone, a seventh is held
-out instead, by a hash of their ids. `jobs.stages.labels` says what becomes of listings with two
-labels or splits.
+The head learns from listings in the splits `train` and `chosen` or in none; those in `val` decide
+when to stop and calibrate. If no listing is in `val`, cross-fitting on the others does both, and
+those in `chosen` are not calibrated on; with `--finetune`, which has seen them all, and
+`--balance`, which knows when to stop by `val` alone, a seventh of `train` is held out instead, by a
+hash of their ids. `jobs.stages.labels` says what becomes of listings with two labels or splits.
 """
 
 import logging
@@ -39,6 +39,10 @@ class TrainHead(PhotoSettings):
         "lite:0, vissl:FILE, or timm:NAME for random weights",
     )
     taxonomy: Path = Field(description="CSV, Shopify's or Google's taxonomy file")
+    labels: Location | None = Field(
+        None,
+        description="what people decided, a folder or a table; wins over the manifest's labels",
+    )
     registered_name: str = Field("listing-categorizer", description="name in the registry")
     output: Path | None = Field(
         None, description="write the bundle to this folder instead of registering it"
@@ -100,6 +104,7 @@ from jobs.command.progress import show_progress, watch
 from jobs.command.report import write_report
 from jobs.command.session import start_session
 from jobs.pages.evaluation_plots import training_plots
+from jobs.stages.decisions import CHOSEN, TRAIN, decided_now
 from jobs.stages.embedding import embed_photos
 from jobs.stages.fingerprint import describe_data
 from jobs.stages.labels import choose_labelled
@@ -146,8 +151,8 @@ def train(settings: TrainHead) -> None:
     # A fine-tuned backbone knows the photos of train by heart, and cross-fitting would not notice;
     # nor does it balance groups.
     hold_out = settings.finetune or settings.balance is not None
-    labelled = choose_labelled(found, hold_out=hold_out)
-    photos = labelled.in_splits("train", "val")
+    labelled = choose_labelled(found, decided_now(spark, settings.labels), hold_out=hold_out)
+    photos = labelled.in_splits(TRAIN, CHOSEN, "val")
     base = scratch_base(spark, settings.scratch, settings.embeddings)
     with (
         runs.tracked_run("train_head", settings.run_parameters()) as run_id,
@@ -159,6 +164,7 @@ def train(settings: TrainHead) -> None:
         data = describe_data(photos, settings.manifest, ds)
         runs.log_data(data)
         job_run.reads(settings.manifest, ds=ds, rows=data["rows"], version=data["digest"])
+        job_run.reads(settings.labels)
         job_run.reads(settings.taxonomy)
         job_run.reads_model(settings.backbone, backbone.digest)
         check_drivers(data, settings)

@@ -1,6 +1,5 @@
 """The categories table: exactly one row a listing, the output of `jobs.categorize_listings`."""
 
-from collections.abc import Iterable
 from enum import StrEnum
 
 import pyarrow as pa
@@ -8,9 +7,11 @@ import pyarrow.compute as pc
 
 from schemas.columns import column, column_problems
 from schemas.errors import DataContractError
+from schemas.labels import LabelSource
 from schemas.rejects import RejectReason
+from schemas.row_rules import Rule, check_rows, has_values, not_in
 
-__all__ = ["CATEGORIES", "Decision", "ReviewReason", "check_categories"]
+__all__ = ["CATEGORIES", "DECIDED_BY_MODEL", "Decision", "ReviewReason", "check_categories"]
 
 _CANDIDATE = pa.struct([("category_id", pa.string()), ("score", pa.float32())])
 
@@ -20,14 +21,20 @@ CATEGORIES: pa.Schema = pa.schema(
         column("decision", pa.string(), "assigned, needs_review or rejected", nullable=False),
         column("category_id", pa.string(), "the category assigned, a leaf or an ancestor"),
         column("category_path", pa.list_(pa.string()), "its names from the top level on"),
-        column("score", pa.float32(), "its calibrated probability, or that of the best class"),
+        column(
+            "score",
+            pa.float32(),
+            "its calibrated probability, or that of the best class; none if a person decided",
+        ),
         column(
             "candidates",
             pa.list_(_CANDIDATE),
             "the best five classes, best first; none for a rejected listing",
             nullable=False,
         ),
-        column("review_reason", pa.string(), "why it needs review: unfamiliar or unsure"),
+        column(
+            "review_reason", pa.string(), "why it needs review: unfamiliar, unsure or no_category"
+        ),
         column("reject_reason", pa.string(), "why no photo of a rejected listing could be used"),
         column("images_used", pa.int32(), "photos that the decision rests on", nullable=False),
         column("images_rejected", pa.int32(), "photos that could not be used", nullable=False),
@@ -35,6 +42,12 @@ CATEGORIES: pa.Schema = pa.schema(
             "image_rejects",
             pa.map_(pa.int32(), pa.string()),
             "image_index of each photo that could not be used, to the reason",
+        ),
+        column(
+            "decided_by",
+            pa.string(),
+            "model, or the source of a decision: review, import or rule",
+            nullable=False,
         ),
         column("model_name", pa.string(), "the model's name", nullable=False),
         column("model_version", pa.string(), "its version in the registry", nullable=False),
@@ -68,6 +81,12 @@ class ReviewReason(StrEnum):
     """It is unlike the category that it would be assigned, or unlike all that the model knows."""
     UNSURE = "unsure"
     """It is like what the model knows, and no score reached its threshold."""
+    NO_CATEGORY = "no_category"
+    """A person decided that it is of no category."""
+
+
+DECIDED_BY_MODEL = "model"
+"""`decided_by` of a listing that no person decided."""
 
 
 def check_categories(table: pa.Table, where: str) -> None:
@@ -88,26 +107,8 @@ def check_categories(table: pa.Table, where: str) -> None:
     if problems:
         raise DataContractError(f"{where}: {'; '.join(problems)}")
 
-    _check_rows(table, where)
+    check_rows(table, _rules(table), where)
     _check_unique(table["listing_id"], where)
-
-
-Rule = tuple[str, pa.ChunkedArray, str]
-"""A column, a boolean mask that is true for the rows that break the rule (null counts as false),
-and what was expected."""
-
-
-def _check_rows(table: pa.Table, where: str) -> None:
-    """Stop at the first rule that a row breaks, and name the first such row."""
-    for name, broken, expected in _rules(table):
-        row = pc.index(broken, True).as_py()
-        if row >= 0:
-            value = table[name][row].as_py()
-            found = "null" if value is None else repr(value)
-            raise DataContractError(
-                f"{where}: column {name} is {found}, expected {expected} "
-                f"(listing_id {table['listing_id'][row].as_py()!r}, row {row})"
-            )
 
 
 def _rules(table: pa.Table) -> list[Rule]:
@@ -122,13 +123,15 @@ def _rules(table: pa.Table) -> list[Rule]:
     no_path = pc.equal(pc.fill_null(pc.list_value_length(table["category_path"]), 0), 0)
     no_score = pc.is_null(table["score"], nan_is_null=True)
     none_used = pc.equal(table["images_used"], 0)
-    required = [field.name for field in CATEGORIES if not field.nullable]
+    decided_by = table["decided_by"].cast(pa.large_string())
+    by_model = pc.equal(decided_by, DECIDED_BY_MODEL)
+    sources = [DECIDED_BY_MODEL, *LabelSource]
     return [
-        *((name, pc.is_null(table[name]), "a value") for name in required),
-        ("decision", _not_in(decision, Decision), f"one of {', '.join(Decision)}"),
+        *has_values(table, CATEGORIES),
+        ("decision", not_in(decision, Decision), f"one of {', '.join(Decision)}"),
         (
             "reject_reason",
-            pc.and_(has_reason, _not_in(reason, RejectReason)),
+            pc.and_(has_reason, not_in(reason, RejectReason)),
             f"one of {', '.join(RejectReason)}",
         ),
         (
@@ -143,7 +146,7 @@ def _rules(table: pa.Table) -> list[Rule]:
         ),
         (
             "review_reason",
-            pc.and_(has_review_reason, _not_in(review_reason, ReviewReason)),
+            pc.and_(has_review_reason, not_in(review_reason, ReviewReason)),
             f"one of {', '.join(ReviewReason)}",
         ),
         (
@@ -157,7 +160,12 @@ def _rules(table: pa.Table) -> list[Rule]:
             "a category for an assigned listing",
         ),
         ("category_path", pc.and_(assigned, no_path), "a path for an assigned listing"),
-        ("score", pc.and_(assigned, no_score), "a score for an assigned listing"),
+        (
+            "score",
+            pc.and_(pc.and_(assigned, by_model), no_score),
+            "a score for a listing that the model assigned",
+        ),
+        ("decided_by", not_in(decided_by, sources), f"one of {', '.join(sources)}"),
         (
             "images_used",
             pc.and_(rejected, pc.invert(none_used)),
@@ -165,15 +173,10 @@ def _rules(table: pa.Table) -> list[Rule]:
         ),
         (
             "images_used",
-            pc.and_(pc.invert(rejected), none_used),
-            "at least 1 for a listing that is not rejected",
+            pc.and_(pc.and_(pc.invert(rejected), by_model), none_used),
+            "at least 1 for a listing that the model did not reject",
         ),
     ]
-
-
-def _not_in(column: pa.ChunkedArray, names: Iterable[str]) -> pa.ChunkedArray:
-    """Whether each value of a string column, null included, is none of `names`."""
-    return pc.invert(pc.is_in(column, value_set=pa.array(map(str, names), column.type)))
 
 
 def _check_unique(listing_ids: pa.ChunkedArray, where: str) -> None:

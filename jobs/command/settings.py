@@ -190,4 +190,6 @@ def _describe(error: ErrorDetails) -> str:
     flag = "--" + "-".join(str(part) for part in error["loc"]).replace("_", "-")
     if error["type"] == "missing":
         return f"{flag} is required"
-    return f"{flag}: {error['msg'].removeprefix('Value error, ')}"
+    message = error["msg"].removeprefix("Value error, ")
+    # What is wrong with several flags together has no place of its own.
+    return f"{flag}: {message}" if error["loc"] else message

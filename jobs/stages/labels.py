@@ -4,6 +4,7 @@ A label and a split belong to a listing, and the same photo belongs to one split
 """
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +13,13 @@ from pyspark.sql import functions as F  # noqa: N812
 
 from jobs.command.progress import show_progress
 from jobs.stages.aggregates import aggregate
+from jobs.stages.decisions import CHOSEN, TRAIN, join_decisions
 from schemas.errors import DataContractError
 
 __all__ = ["LabelledListings", "choose_labelled"]
 
 log = logging.getLogger(__name__)
 
-_DEFAULT_SPLIT = "train"
 # One listing in so many is held out.
 _HELD_OUT = 7
 
@@ -32,7 +33,8 @@ class LabelledListings:
             neither is null.
         figures: For the report: `labelled_listings` (those that are left, by split),
             `listings_without_label`, and what was left out: `listings_with_two_labels`,
-            `listings_with_two_splits`, `photos_in_two_splits`.
+            `listings_with_two_splits`, `photos_in_two_splits`; and, where there are
+            decisions, what `join_decisions` counts.
     """
 
     photos: DataFrame
@@ -52,9 +54,12 @@ class LabelledListings:
         return self.photos.where(F.col("split").isin(*splits))
 
 
-def choose_labelled(photos: DataFrame, *, hold_out: bool = False) -> LabelledListings:
+def choose_labelled(
+    photos: DataFrame, decisions: DataFrame | None = None, *, hold_out: bool = False
+) -> LabelledListings:
     """Choose the labelled listings of a manifest; says what was left out, and why.
 
+    - What people decided of a listing takes the place of the manifest's label.
     - A listing has the label and the split that any of its rows states, and `train` without one.
       A listing with two labels or two splits is left out.
     - A photo that is in listings of different splits is left out of them. Photos are the same if
@@ -62,20 +67,24 @@ def choose_labelled(photos: DataFrame, *, hold_out: bool = False) -> LabelledLis
 
     Args:
         photos: What `jobs.stages.manifest.read_photos` returns.
+        decisions: What people decided, from `jobs.stages.decisions.decided_now`.
         hold_out: Whether to move a seventh of `train` to `val`, by a hash of the listings' ids, if
             no labelled listing is in `val`.
     """
+    photos = photos.where(F.col("listing_id").isNotNull())
+    by_people: Mapping[str, int] = {}
+    if decisions is not None:
+        photos, by_people = join_decisions(photos, decisions)
     with show_progress(photos.sparkSession, "reading labels"):
-        photos = photos.where(F.col("listing_id").isNotNull())
         listings = _listings(photos)
         found = _count(listings)
         if found.uneven:
             photos = _settle(photos, listings)
         photos = photos.where(F.col("category_id").isNotNull())
-        photos = photos.withColumn("split", F.coalesce("split", F.lit(_DEFAULT_SPLIT)))
+        photos = photos.withColumn("split", F.coalesce("split", F.lit(TRAIN)))
         if hold_out and not found.in_val:
             log.info("no labelled listing is in val: a seventh of train is held out instead")
-            held_out = (F.col("split") == _DEFAULT_SPLIT) & _is_held_out()
+            held_out = (F.col("split") == TRAIN) & _is_held_out()
             photos = photos.withColumn("split", F.when(held_out, "val").otherwise(F.col("split")))
         photos, shared = _without_shared(photos)
         left = photos.groupBy("split").agg(F.countDistinct("listing_id").alias("listings"))
@@ -86,6 +95,7 @@ def choose_labelled(photos: DataFrame, *, hold_out: bool = False) -> LabelledLis
         "listings_with_two_labels": found.two_labels,
         "listings_with_two_splits": found.two_splits,
         "photos_in_two_splits": shared,
+        **by_people,
     }
     return LabelledListings(photos, figures)
 
@@ -148,7 +158,9 @@ def _settle(photos: DataFrame, listings: DataFrame) -> DataFrame:
 
 def _without_shared(photos: DataFrame) -> tuple[DataFrame, int]:
     """Drop the photos that are in several splits; returns their number, too."""
-    readable = photos.where(F.col("problem").isNull())
+    # Listings to learn from are on one side, however they came to be chosen.
+    side = F.when(F.col("split") == CHOSEN, TRAIN).otherwise(F.col("split"))
+    readable = photos.where(F.col("problem").isNull()).withColumn("split", side)
     shared = (
         readable.groupBy("photo_key")
         .agg(

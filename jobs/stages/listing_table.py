@@ -1,15 +1,15 @@
 """Read a table of listings from a CSV: what is unambiguous is accepted, anything else refused."""
 
-import csv
 import logging
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from schemas.errors import DataContractError, SettingsError
+from jobs.stages.csv_table import column_name, read_csv
+from schemas.errors import DataContractError
 
 __all__ = ["Row", "read_label_map", "read_listings", "settle_listings"]
 
@@ -18,7 +18,6 @@ log = logging.getLogger(__name__)
 _COLUMNS = ("listing_id", "image_index", "path", "category_id", "split")
 _SPLITS = ("train", "val", "test")
 _MISTAKEN_FOR_SPLITS = frozenset({"training", "validation", "validate", "valid", "testing"})
-_LABEL, _ALSO_LABEL = "category_id", "category"
 _INDEX_DIGITS = 9
 
 Row = dict[str, Any]
@@ -48,9 +47,9 @@ def read_listings(
         DataContractError: The file is not a CSV in UTF-8, a column is missing or there twice, or a
             row breaks the contract; names the line and the column.
     """
-    slices = {_normal(name): name for name in slice_columns}
+    slices = {column_name(name): name for name in slice_columns}
     required = ("listing_id", "path", *slices)
-    header, lines = _read_csv(listings, required, [*_COLUMNS, *slices])
+    header, lines = read_csv(listings, required, [*_COLUMNS, *slices])
     indexes: Counter[str] = Counter()
     rows = []
     for line, cells in lines:
@@ -81,8 +80,8 @@ def read_label_map(path: Path, column: str) -> dict[str, str | None]:
         DataContractError: The file is not a CSV in UTF-8, a column is missing or there twice, or a
             category has two labels.
     """
-    label = _normal(column)
-    _, lines = _read_csv(path, ("category_id", label), ("category_id", label))
+    label = column_name(column)
+    _, lines = read_csv(path, ("category_id", label), ("category_id", label))
     labels: dict[str, str | None] = {}
     for line, cells in lines:
         category, to = cells["category_id"], cells[label] or None
@@ -154,55 +153,3 @@ def _split(cell: str, where: str) -> str | None:
             f"{where}: split {name!r}: the jobs know the splits {', '.join(_SPLITS)} by these names"
         )
     return name.casefold() if name.casefold() in _SPLITS else name or None
-
-
-def _read_csv(
-    path: Path, required: Sequence[str], read: Sequence[str]
-) -> tuple[list[str], Iterator[tuple[int, dict[str, str]]]]:
-    """Return the column names, normalised, and for each line its number and cells by column."""
-    lines = _lines(path)
-    _, names = next(lines, (0, []))
-    header = [_normal(name) for name in names]
-    if _LABEL not in header and _ALSO_LABEL in header:
-        header[header.index(_ALSO_LABEL)] = _LABEL
-        log.info("%s: the column %s is read as %s", path, _ALSO_LABEL, _LABEL)
-    if missing := [name for name in required if name not in header]:
-        raise DataContractError(f"{path}: no column {', '.join(missing)}")
-    for name in read:
-        if header.count(name) > 1:
-            raise DataContractError(f"{path}: {header.count(name)} columns are called {name}")
-    return header, _by_column(path, header, lines)
-
-
-def _by_column(
-    path: Path, header: list[str], lines: Iterator[tuple[int, list[str]]]
-) -> Iterator[tuple[int, dict[str, str]]]:
-    for line, cells in lines:
-        if len(cells) < len(header) or any(cells[len(header) :]):
-            raise DataContractError(
-                f"{path}, line {line}: {len(cells)} cells for {len(header)} columns; a comma or a "
-                "line break within a cell takes quotes around it"
-            )
-        yield line, dict(zip(header, cells, strict=False))
-
-
-def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Lines that hold something, and their numbers."""
-    try:
-        file = path.open(encoding="utf-8-sig", newline="")
-    except OSError as error:
-        raise SettingsError(f"{path}: {error.strerror}") from error
-    with file:
-        reader = csv.reader(file, skipinitialspace=True)
-        try:
-            for cells in reader:
-                if any(cells):
-                    yield reader.line_num, cells
-        except UnicodeDecodeError as error:
-            raise DataContractError(f"{path}: not UTF-8 text; save it as UTF-8") from error
-        except csv.Error as error:
-            raise DataContractError(f"{path}, line {reader.line_num}: {error}") from error
-
-
-def _normal(name: str) -> str:
-    return re.sub(r"[\s-]+", "_", name.strip().casefold())

@@ -8,6 +8,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F  # noqa: N812
 
 from jobs.command.folders import Folder
+from jobs.stages.decisions import CHOSEN
 from jobs.stages.spool import Spool
 from schemas.errors import DataContractError
 from seer_model.training.labelled import LabelledPhotos, slice_names
@@ -63,10 +64,9 @@ def train_and_val(
     vectors = spool.read_vectors(np.argsort(order), width)
     row = pc.index_in(pa.array(listing_ids, pa.string()), slices.column("listing_id"))
     of_photo = slices.column("slices").combine_chunks().take(row)
-    return (
-        LabelledPhotos(listing_ids[:train], labels[:train], vectors[:train], of_photo[:train]),
-        LabelledPhotos(listing_ids[train:], labels[train:], vectors[train:], of_photo[train:]),
-    )
+    chosen = pc.equal(table.column("split").take(order), CHOSEN).to_numpy()
+    photos = LabelledPhotos(listing_ids, labels, vectors, of_photo, chosen)
+    return photos.part(slice(train)), photos.part(slice(train, None))
 
 
 def order_by_split(table: pa.Table, *keys: str) -> tuple[npt.NDArray[np.int64], int]:

@@ -91,7 +91,12 @@ def fit_with_val(
 
 
 def fit_across(tree: ClassTree, train: LabelledPhotos, fold_by: str | None) -> HeadFit:
-    """Ridge from all photos, and beside it the heads of the folds."""
+    """Ridge from all photos, and beside it the heads of the folds.
+
+    Raises:
+        DataContractError: Every listing was chosen to learn from; or the slice to fold by has no
+            two values.
+    """
     train = train.by_listing()
     labels, bounds = class_positions(tree, train.labels), listing_bounds(train.listing_ids)
     of_listings = (
@@ -102,9 +107,15 @@ def fit_across(tree: ClassTree, train: LabelledPhotos, fold_by: str | None) -> H
     folds = np.repeat(of_listings, np.diff(bounds))
     vectors, classes = train.vectors, len(tree.classes)
     fit = cross_fit(vectors, labels, folds, classes=classes)
+    chosen = np.zeros(len(labels), np.bool_) if train.chosen is None else train.chosen
+    if chosen.all():
+        raise DataContractError(
+            "every labelled listing was chosen to learn from, so none tells how often the model is "
+            "right: label some listings at random, too"
+        )
     held_out = []
     for fold, head in enumerate(fit.fold_heads):
-        others, own = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+        others, own = np.flatnonzero(folds != fold), np.flatnonzero((folds == fold) & ~chosen)
         if len(own) and len(others):
             familiarity = fit_familiarity(vectors[others], labels[others], classes)
             held_out.append(HeldOut(head, familiarity, train.some(own)))

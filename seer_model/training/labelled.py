@@ -33,12 +33,15 @@ class LabelledPhotos(NamedTuple):
         labels: The listing's category.
         vectors: Embeddings, float16, (photos, width).
         slices: The listing's slices, maps of strings, null where it has none; None if none has any.
+        chosen: bool, (photos,): whether the listing was labelled because the model was unsure of
+            it, and so says nothing of how often the model is right; None if none was.
     """
 
     listing_ids: Sequence[str]
     labels: Sequence[str]
     vectors: npt.NDArray[np.float16]
     slices: pa.Array | None = None
+    chosen: npt.NDArray[np.bool_] | None = None
 
     def by_listing(self) -> "LabelledPhotos":
         """The same photos, grouped by listing."""
@@ -52,6 +55,17 @@ class LabelledPhotos(NamedTuple):
             [self.labels[i] for i in rows],
             self.vectors[rows],
             None if self.slices is None else self.slices.take(pa.array(rows)),
+            None if self.chosen is None else self.chosen[rows],
+        )
+
+    def part(self, rows: slice) -> "LabelledPhotos":
+        """Photos that follow each other."""
+        return LabelledPhotos(
+            self.listing_ids[rows],
+            self.labels[rows],
+            self.vectors[rows],
+            None if self.slices is None else self.slices[rows],
+            None if self.chosen is None else self.chosen[rows],
         )
 
     def listing_labels(self) -> list[str]:
@@ -99,11 +113,7 @@ def in_parts(photos: LabelledPhotos) -> Iterator[LabelledPhotos]:
     bounds = listing_bounds(photos.listing_ids)
     for first in range(0, len(bounds) - 1, LISTINGS_AT_ONCE):
         last = min(first + LISTINGS_AT_ONCE, len(bounds) - 1)
-        rows = slice(bounds[first], bounds[last])
-        slices = None if photos.slices is None else photos.slices[rows]
-        yield LabelledPhotos(
-            photos.listing_ids[rows], photos.labels[rows], photos.vectors[rows], slices
-        )
+        yield photos.part(slice(bounds[first], bounds[last]))
 
 
 def slice_names(slices: pa.Array | None) -> str:

@@ -15,6 +15,7 @@ from seer_model.categorizer.bundle import Bundle, save_bundle
 from seer_model.categorizer.head import LinearHead
 from seer_model.tracking import registry, runs
 from seer_model.tracking.promotion import load_evaluation
+from tests.support.decisions import decision, write_decisions
 
 pytestmark = pytest.mark.spark
 
@@ -31,8 +32,11 @@ def test_both_are_measured_on_the_same_listings(
     argv = ["--manifest", str(labelled), "--tracking-uri", database, "--splits", "test"]
     argv += ["--challenger", "models:/colours/2", "--champion", "models:/colours/1"]
     argv += ["--report", str(report), "--page", str(page)]
+    confirmed = decision("test-warm/red-0", category_id="warm/red")
+    argv += ["--labels", str(write_decisions(tmp_path / "labels", confirmed))]
     assert evaluate_challenger.main(argv) == 0
     figures = json.loads(report.read_text(encoding="utf-8"))
+    assert figures["labels_confirmed"] == 1
     assert figures["challenger"]["listings"] == figures["champion"]["listings"] == 16
     assert figures["challenger"]["top1"] > figures["champion"]["top1"] == 0.25
     assert "difference (95 % interval)" in capsys.readouterr().out

@@ -18,6 +18,7 @@ from schemas.errors import SettingsError
 from seer_model.backbones.backbone import random_backbone
 from seer_model.categorizer.bundle import load_bundle
 from seer_model.tracking import registry, runs
+from tests.support.decisions import decision, write_decisions
 
 pytestmark = pytest.mark.spark
 TAXONOMY = (
@@ -72,11 +73,14 @@ def test_train_head_registers_what_the_job_can_load(
     argv = ["--manifest", str(labelled), "--taxonomy", str(tree), "--tracking-uri", database]
     argv += ["--backbone", "timm:regnety_002", "--registered-name", "trained"]
     argv += ["--embeddings", str(store), "--report", str(report)]
+    decided = decision("train-warm/red-0", "bad_photo")
+    argv += ["--labels", str(write_decisions(tmp_path / "labels", decided))]
     assert train_head.main(argv) == 0
     figures = json.loads(report.read_text(encoding="utf-8"))
     assert figures["version"] == "1"
-    # Without a split, all listings are learned from and calibrated on.
-    assert figures["train_photos"] == 12 * len(COLOURS)
+    # Without a split, all listings are learned from and calibrated on, but for the one withdrawn.
+    assert figures["train_photos"] == 12 * len(COLOURS) - 1
+    assert figures["labels_withdrawn"] == 1
     assert figures["val_photos"] == 0
     assert figures["calibrated_on"] == "cross-fitting of train, folds by looks"
     runs.connect(database)
@@ -87,7 +91,7 @@ def test_train_head_registers_what_the_job_can_load(
 
     # Its slices came along.
     [found] = resolved.bundle.training["worst_groups"]
-    assert (found["slice"], found["groups"], found["listings"]) == ("tone", 2, 24)
+    assert (found["slice"], found["groups"], found["listings"]) == ("tone", 2, 23)
     assert figures["balanced"] is None
 
     # Photos of a damaged store are embedded again.

@@ -61,6 +61,7 @@ def categorized(number: int, decision: str, category: str | None, score: float) 
         "images_used": 0 if rejected else 1,
         "images_rejected": int(rejected),
         "image_rejects": [(0, "not_found")] if rejected else [],
+        "decided_by": "model",
         "model_name": "m",
         "model_version": "1",
         "bundle_digest": "d",

@@ -26,6 +26,7 @@ ASSIGNED: dict[str, Any] = {
     "images_used": 2,
     "images_rejected": 1,
     "image_rejects": [(1, "truncated")],
+    "decided_by": "model",
     "model_name": "listing-categorizer",
     "model_version": "3",
     "bundle_digest": "ab" * 32,
@@ -33,6 +34,7 @@ ASSIGNED: dict[str, Any] = {
     "run_id": "run-1",
     "categorized_at": datetime(2026, 1, 31, 12, tzinfo=UTC),
 }
+BY_A_PERSON = {"decided_by": "review"}
 REVIEW = ASSIGNED | {
     "listing_id": "L-review",
     "decision": "needs_review",
@@ -79,6 +81,7 @@ def test_columns_and_types_of_the_contract():
         "images_used": "int32",
         "images_rejected": "int32",
         "image_rejects": "map<int32, string>",
+        "decided_by": "string",
         "model_name": "string",
         "model_version": "string",
         "bundle_digest": "string",
@@ -100,6 +103,11 @@ def test_columns_and_types_of_the_contract():
 def test_each_decision_passes():
     check_categories(table(ASSIGNED, REVIEW, REJECTED), "here")
     check_categories(table(REVIEW | {"review_reason": "unsure"}), "here")
+    check_categories(table(REVIEW | BY_A_PERSON | {"review_reason": "no_category"}), "here")
+
+
+def test_a_person_needs_neither_score_nor_photo():
+    check_categories(table(ASSIGNED | BY_A_PERSON | {"score": None, "images_used": 0}), "here")
 
 
 def test_no_rows_pass():
@@ -208,7 +216,11 @@ def test_no_null_in_a_required_column(name):
         ),
         (
             REVIEW | {"review_reason": "ugly"},
-            "column review_reason is 'ugly', expected one of unfamiliar, unsure",
+            "column review_reason is 'ugly', expected one of unfamiliar, unsure, no_category",
+        ),
+        (
+            REVIEW | {"decided_by": "nobody"},
+            "column decided_by is 'nobody', expected one of model, review, import, rule",
         ),
         (
             ASSIGNED | {"category_id": None},
@@ -224,11 +236,11 @@ def test_no_null_in_a_required_column(name):
         ),
         (
             ASSIGNED | {"score": None},
-            "column score is null, expected a score for an assigned listing",
+            "column score is null, expected a score for a listing that the model assigned",
         ),
         (
             ASSIGNED | {"score": float("nan")},
-            "column score is nan, expected a score for an assigned listing",
+            "column score is nan, expected a score for a listing that the model assigned",
         ),
         (
             REJECTED | {"images_used": 1},
@@ -236,7 +248,8 @@ def test_no_null_in_a_required_column(name):
         ),
         (
             REVIEW | {"images_used": 0},
-            "column images_used is 0, expected at least 1 for a listing that is not rejected",
+            "column images_used is 0, expected at least 1 for a listing that the model did not "
+            "reject",
         ),
     ],
 )

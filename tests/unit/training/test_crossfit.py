@@ -9,6 +9,9 @@ from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 
 from schemas.errors import DataContractError
+from schemas.taxonomy import Category, Taxonomy
+from seer_model.categorizer.hierarchy import ClassTree
+from seer_model.training.candidates import fit_across
 from seer_model.training.crossfit import cross_fit, folds_by_looks, folds_by_slice
 from seer_model.training.labelled import LabelledPhotos
 from seer_model.training.ridge import STRENGTHS, ridge_heads
@@ -130,6 +133,21 @@ def test_a_slice_without_two_values_is_refused(senders: list[str | None], found:
 
 
 # Cross-fitting
+
+
+def test_listings_chosen_to_learn_from_are_not_calibrated_on() -> None:
+    features, labels = blobs([30, 30, 30])
+    tree = ClassTree(Taxonomy([Category(name, (name,), None) for name in "012"]), [*"012"])
+    chosen = np.arange(90) % 3 > 0
+    photos = photos_of(labels, features)._replace(chosen=chosen)
+    fit = fit_across(tree, photos, None)
+    seen = [name for part in fit.held_out for name in part.photos.listing_ids]
+    assert sorted(seen) == [f"{i:04}" for i in range(0, 90, 3)]
+    # They are learned from all the same.
+    everything = fit_across(tree, photos._replace(chosen=None), None)
+    np.testing.assert_array_equal(fit.training.head.weight, everything.training.head.weight)
+    with pytest.raises(DataContractError, match="label some listings at random, too"):
+        fit_across(tree, photos._replace(chosen=np.ones(90, np.bool_)), None)
 
 
 def test_a_fold_is_unknown_to_its_head(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,1 @@
+"""Which listings a person should look at."""
