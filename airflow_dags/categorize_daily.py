@@ -108,6 +108,7 @@ with DAG(
                 **data,
                 "--model": param("model"),
                 "--embeddings": param("embeddings"),
+                "--labels": param("labels"),
                 "--scratch": param("scratch"),
                 "--tracking-uri": param("tracking_uri"),
             },

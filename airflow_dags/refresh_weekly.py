@@ -1,8 +1,9 @@
 """Train a challenger on the labelled listings, and make it the champion if it passes the gates.
 
-`train_head` registers a new version. `evaluate_challenger` compares it with the champion on
-listings that neither was trained on. `promote_challenger` moves `@champion`, which the next daily
-run uses, and emits the asset `listing_categorizer_champion`.
+What people decided meanwhile (`--labels`) wins over the manifest's labels, and gives one to
+listings that have none. `train_head` registers a new version. `evaluate_challenger` compares it
+with the champion on listings that neither was trained on. `promote_challenger` moves `@champion`,
+which the next daily run uses, and emits the asset `listing_categorizer_champion`.
 
 **If a gate refuses it,** the task `promote_challenger` is skipped: its log and its XCom `refusal`
 say why, the champion stays, and the daily runs go on with it. To roll back to the last champion:
@@ -47,6 +48,7 @@ with DAG(
                 "--taxonomy": param("taxonomy"),
                 "--backbone": param("backbone"),
                 "--registered-name": param("name"),
+                "--labels": param("labels"),
                 **shared,
             },
             execution_timeout=timedelta(hours=24),
@@ -59,6 +61,7 @@ with DAG(
                 "--splits": param("splits"),
                 "--challenger": f"models:/{param('name')}/{VERSION}",
                 "--champion": f"models:/{param('name')}@champion",
+                "--labels": param("labels"),
                 **shared,
             },
             execution_timeout=timedelta(hours=6),

@@ -65,6 +65,7 @@ def settings(port: str, database: str) -> dict[str, str]:
         "MANIFEST": DEMO / "manifest",
         "OUTPUT": DEMO / "categories",
         "EMBEDDINGS": DEMO / "embeddings",
+        "LABELS": DEMO / "labels",
         "LABELLED": DEMO / "labelled",
         "TAXONOMY": DEMO / "samples" / "taxonomy.csv",
         "TRACKING_URI": f"sqlite:///{DEMO / 'mlflow.db'}",

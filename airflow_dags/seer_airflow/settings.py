@@ -71,6 +71,12 @@ _SHARED = {
         "Embedding store, a folder or a table, so that no photo is embedded twice.",
         "none",
     ),
+    "labels": _param(
+        "labels",
+        "/data/labels",
+        "What people decided, a folder or a table: wins over the model and the manifest.",
+        "none",
+    ),
     "scratch": _param(
         "scratch",
         None,

@@ -46,6 +46,7 @@ def marketplace(
     # also runs the night before.
     market.add_day((night - timedelta(days=1)).date().isoformat())
     market.add_labelled()
+    market.add_decisions()
     bundle = load_bundle(bundle_folder)
     blind = LinearHead(bundle.head.weight * 0, bundle.head.bias * 0)
     save_bundle(replace(bundle, head=blind), market.folder / "blind")
@@ -74,6 +75,7 @@ def airflow(
         "OUTPUT": folder / "categories",
         "EMBEDDINGS": folder / "embeddings",
         "LABELLED": folder / "labelled",
+        "LABELS": folder / "labels",
         "TAXONOMY": folder / "taxonomy.csv",
         "BACKBONE": "timm:regnety_002",
         "GATES": marketplace.gates,

@@ -112,6 +112,7 @@ def test_backfill_goes_on_after_a_day_that_breaks_the_contract(
 
     assert airflow.finish(DAILY, run) == DONE
     assert airflow.result(DAILY, run, SENSOR) == ds
+    assert airflow.result(DAILY, run, CATEGORIZE)["decisions_not_in_taxonomy"] == 1
     assert list(marketplace.tracked(ds)) == [marketplace.published(ds)]
 
 

@@ -16,7 +16,10 @@ def test_refusal_stops_the_refresh_and_a_promotion_is_an_event(
     airflow: Airflow, marketplace: Marketplace, refresh: str
 ) -> None:
     assert airflow.finish(WEEKLY, refresh) == DONE | {PROMOTE: "skipped"}
-    assert airflow.result(WEEKLY, refresh, "train_head")["version"] == "2"
+    trained = airflow.result(WEEKLY, refresh, "train_head")
+    assert trained["version"] == "2"
+    assert (trained["labels_confirmed"], trained["labels_without_photos"]) == (1, 1)
+    assert airflow.result(WEEKLY, refresh, "evaluate_challenger")["labels_confirmed"] == 1
     why = airflow.result(WEEKLY, refresh, PROMOTE, "refusal")
     assert why.startswith("listings: 24 labelled, required: at least 200")
     assert why in airflow.log(WEEKLY, refresh, PROMOTE, 1)

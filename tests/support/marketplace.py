@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from schemas.categories import check_categories
 from seer_model.tracking import registration, registry, runs
+from tests.support.decisions import decision, write_decisions
 
 COLOURS = ("warm/red", "warm/yellow", "cold/blue", "cold/green")
 TAXONOMY = (
@@ -65,6 +66,14 @@ class Marketplace:
             for i in range(count)
         ]
         self._write_manifest(self.folder / "labelled", rows)
+
+    def add_decisions(self) -> None:
+        """Add what people decided: a label that is known, and one of another taxonomy."""
+        write_decisions(
+            self.folder / "labels",
+            decision(f"train {COLOURS[0]} 0", category_id=COLOURS[0]),
+            decision("elsewhere", category_id="aa-1"),
+        )
 
     def add_champion(self, bundle: Path) -> None:
         """Register a bundle, and make it the champion."""
