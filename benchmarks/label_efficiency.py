@@ -23,7 +23,7 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -50,8 +50,8 @@ ALL = 0
 PER_CATEGORY = (ALL, 20, 5, 1)
 DRAWS = {ALL: 1, 20: 3, 5: 3, 1: 5}
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
+CROP_SIZE = 128
 # The same for every network trained with labels: only the starting weights differ.
-RECIPE = FinetuneRecipe(crop_size=128)
 STEPS = {ALL: 1500, 20: 1200, 5: 400, 1: 150}
 LITE0 = "EfficientNet-Lite0, supervised on ImageNet"
 NETWORKS = ("frozen", "fine-tuned", "random", "from-scratch", "lite0")
@@ -141,6 +141,8 @@ class Study:
     train: Photos
     val: Photos
     test: Photos
+    recipe: FinetuneRecipe
+    per_category: Sequence[int]
 
     def measure(self, network: str, uri: str, backbone: Backbone) -> dict[str, Any]:
         """Measure one of `NETWORKS` for a backbone."""
@@ -149,15 +151,17 @@ class Study:
             backbone.architecture, backbone.preprocessing.image_size, feature_stages=stages
         )
         trunk = f"{backbone.architecture}, features of {stages} stage{'s' if stages > 1 else ''}"
+        crop = self.recipe.crop_size
+        size = "" if crop == CROP_SIZE else f" at {crop} px"
         match network:
             case "frozen":
                 return self.frozen(uri, Extractor(backbone))
             case "fine-tuned":
-                return self.trained(f"{uri}, fine-tuned with the labels", backbone)
+                return self.trained(f"{uri}, fine-tuned with the labels{size}", backbone)
             case "random":
                 return self.frozen(f"{trunk}, random weights", Extractor(random))
             case "from-scratch":
-                return self.trained(f"{trunk}, from scratch with the labels", random)
+                return self.trained(f"{trunk}, from scratch with the labels{size}", random)
             case _:
                 return self.frozen(LITE0, Extractor(resolve_backbone("lite:0")))
 
@@ -167,7 +171,7 @@ class Study:
         train, val, test = (extractor.features(x) for x in (self.train, self.val, self.test))
         strength = best_strength(train, self.train.labels, val, self.val.labels)
         accuracy = {}
-        for count in PER_CATEGORY:
+        for count in self.per_category:
             scores = []
             for seed in range(DRAWS[count]):
                 rows = draw(self.train.labels, count, seed)
@@ -181,17 +185,17 @@ class Study:
     def trained(self, name: str, backbone: Backbone) -> dict[str, Any]:
         """Measure a network trained from `backbone` for every number of labels, one draw each."""
         accuracy, degraded = {}, {}
-        for count in PER_CATEGORY:
+        for count in self.per_category:
             rows = draw(self.train.labels, count, 0)
             log.info("%s: training on %d photos", name, len(rows))
             labelled = self.train.some(rows)
-            per_epoch = max(1, len(rows) // RECIPE.batch_size)
+            per_epoch = max(1, len(rows) // self.recipe.batch_size)
             extractor = Extractor(
                 finetune(
                     backbone,
                     [photo_source(path, None) for path in labelled.paths],
                     labelled.labels,
-                    replace(RECIPE, epochs=max(1, STEPS[count] // per_epoch)),
+                    replace(self.recipe, epochs=max(1, STEPS[count] // per_epoch)),
                     decode_threads=THREADS,
                 )
             )
@@ -225,10 +229,11 @@ def kept_rows(path: Path, measured: Collection[str]) -> list[dict[str, Any]]:
 
 def table(results: list[dict[str, Any]], part: str) -> str:
     """Format one part of the results as a Markdown table."""
-    columns = list(results[0][part])
+    columns = max((list(result[part]) for result in results), key=len)
     lines = ["| features | " + " | ".join(columns) + " |", "|---|" + "--:|" * len(columns)]
     for result in results:
-        cells = " | ".join(f"{result[part][name]:.3f}" for name in columns)
+        found = result[part]
+        cells = " | ".join(f"{found[name]:.3f}" if name in found else "-" for name in columns)
         lines.append(f"| {result['name']} | {cells} |")
     return "\n".join(lines)
 
@@ -236,9 +241,10 @@ def table(results: list[dict[str, Any]], part: str) -> str:
 def plot(results: list[dict[str, Any]], path: Path) -> None:
     """Plot top-1 over the number of labels."""
     figure, axes = plt.subplots(figsize=(11, 5), layout="constrained")
-    columns = list(reversed(results[0]["top1"]))
+    columns = [column(count) for count in reversed(PER_CATEGORY)]
     for result in results:
-        axes.plot(columns, [result["top1"][c] for c in columns], marker="o", label=result["name"])
+        heights = [result["top1"].get(name, np.nan) for name in columns]
+        axes.plot(columns, heights, marker="o", label=result["name"])
     axes.set(
         xlabel="labelled photos",
         ylabel="top-1 on grocery's test photos",
@@ -256,6 +262,17 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--backbone", required=True, help="as train_head's --backbone")
     parser.add_argument("--only", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument(
+        "--labels",
+        nargs="+",
+        type=int,
+        choices=PER_CATEGORY,
+        default=PER_CATEGORY,
+        help="numbers of labels per category; 0: all",
+    )
+    parser.add_argument(
+        "--crop-size", type=int, default=CROP_SIZE, help="of networks trained with labels, in px"
+    )
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
     arguments = parser.parse_args()
     if not (arguments.data / "grocery").is_dir():
@@ -264,7 +281,11 @@ def main() -> None:
     # With one label per category, every label is a class of its own.
     warnings.filterwarnings("ignore", "The number of unique classes")
     plt.switch_backend("agg")
-    study = Study(**read_photos(arguments.data / "grocery"))
+    study = Study(
+        **read_photos(arguments.data / "grocery"),
+        recipe=FinetuneRecipe(crop_size=arguments.crop_size),
+        per_category=arguments.labels,
+    )
     backbone = resolve_backbone(arguments.backbone)
     path = arguments.results / "label_efficiency.json"
     measured = [study.measure(network, arguments.backbone, backbone) for network in arguments.only]
