@@ -14,7 +14,7 @@ from seer_model.evaluation.metrics import measure_quality
 from seer_model.evaluation.outcomes import Outcomes
 from seer_model.evaluation.record import reliability, risk_coverage
 
-__all__ = ["draw_plots", "training_plots"]
+__all__ = ["as_png", "draw_figure", "draw_plots", "training_plots"]
 
 _COLOURS = {"challenger": "#0b6e99", "champion": "#c2701e", "val": "#0b6e99"}
 _SIZE = (5.2, 3.6)
@@ -48,7 +48,7 @@ def draw_plots(evaluation: Mapping[str, Any]) -> list[dict[str, str]]:
         differences = evaluation["differences"]
         title = "Challenger minus champion, 95 % intervals"
         plots.append((title, lambda axes: _differences(axes, differences)))
-    return [{"title": title, "image": _png(_figure(draw))} for title, draw in plots]
+    return [{"title": title, "image": as_png(draw_figure(draw))} for title, draw in plots]
 
 
 def training_plots(outcomes: Outcomes, target_precision: float) -> dict[str, Figure]:
@@ -61,14 +61,15 @@ def training_plots(outcomes: Outcomes, target_precision: float) -> dict[str, Fig
     }
     models = {"val": model}
     return {
-        "reliability": _figure(lambda axes: _reliability(axes, models)),
-        "precision_by_coverage": _figure(
+        "reliability": draw_figure(lambda axes: _reliability(axes, models)),
+        "precision_by_coverage": draw_figure(
             lambda axes: _risk_coverage(axes, models, target_precision)
         ),
     }
 
 
-def _figure(draw: Callable[[Axes], None]) -> Figure:
+def draw_figure(draw: Callable[[Axes], None]) -> Figure:
+    """A figure with one plot."""
     figure = Figure(figsize=_SIZE, dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
@@ -77,7 +78,8 @@ def _figure(draw: Callable[[Axes], None]) -> Figure:
     return figure
 
 
-def _png(figure: Figure) -> str:
+def as_png(figure: Figure) -> str:
+    """A figure as a `data:` URI."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -183,7 +183,7 @@ def compare_groups(
     return sorted(results, key=lambda result: (-result.listings, result.group))
 
 
-def wilson_interval(right: int, total: int, level: float = 0.95) -> tuple[float, float]:
+def wilson_interval(right: float, total: float, level: float = 0.95) -> tuple[float, float]:
     """Return the score interval of a share (Wilson 1927, equation 8)."""
     z, share = float(norm.ppf((1 + level) / 2)), right / total
     z2 = z**2

@@ -44,7 +44,7 @@ def most_instructive(features: Floats, margin: Margins, budget: int) -> npt.NDAr
     count = min(budget, len(features))
     if not count:
         return np.empty(0, np.int64)
-    directions = normalize(StandardScaler().fit_transform(features))
+    directions = normalize(StandardScaler().fit_transform(features.astype(np.float64)))
     uncertainty = 1 - margin
     chosen = np.empty(count, np.int64)
     distance = np.ones(len(features))

@@ -29,6 +29,7 @@ def test_days_are_named_and_counted(drift: dict[str, Any]) -> None:
     assert drift["review_reasons"] == {
         "unfamiliar": {"before": 0, "after": 0},
         "unsure": {"before": 90, "after": 350},
+        "no_category": {"before": 0, "after": 0},
     }
 
 

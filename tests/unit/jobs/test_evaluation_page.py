@@ -206,7 +206,9 @@ def test_small_slices_are_one_row_and_long_tables_end(
 def test_labels_of_ticks_do_not_overlap(scale: float, to: float) -> None:
     one = {"value": 0.0, "low": -scale, "high": scale * to}
     differences = dict.fromkeys(FIGURES, one)
-    figure = evaluation_plots._figure(lambda axes: evaluation_plots._differences(axes, differences))
+    figure = evaluation_plots.draw_figure(
+        lambda axes: evaluation_plots._differences(axes, differences)
+    )
     figure.canvas.draw()
     [axes] = figure.axes
     boxes = [label.get_window_extent() for label in axes.get_xticklabels() if label.get_text()]
