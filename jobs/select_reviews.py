@@ -94,7 +94,8 @@ from jobs.stages.store.base import EmbeddingStore
 from jobs.stages.store.opening import hold_store, open_store
 from jobs.stages.unread import check_drivers
 from jobs.stages.worker import ship_model
-from schemas.categories import CATEGORIES, Decision
+from schemas.categories import CATEGORIES, DECIDED_BY_MODEL, Decision
+from schemas.errors import DataContractError
 from schemas.labels import CATEGORY_TASK, Selection
 from schemas.reviews import REVIEWS
 from seer_model.categorizer.bundle import ResolvedBundle
@@ -127,8 +128,7 @@ def select(settings: SelectReviews) -> None:
         found = _read_pool(spark, photos, pool, model, store, scratch, settings)
         chosen = _choose(pool, found, settings.budget - len(drawn))
         table = _complete(_queue(drawn, chosen, model, settings.seed), run_id)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(table, target)
+        _write(table, target)
         job_run.reads(settings.categories, ds=ds, rows=counts["listings"])
         job_run.reads_model(settings.model, model.version)
         job_run.reads(settings.labels)
@@ -163,15 +163,25 @@ def _open_listings(
     Returns:
         Rows of the categories table, with `draw`, a number by which to draw at random; and counts:
         all `listings`, how many are left out and why, and those left by decision.
+
+    Raises:
+        DataContractError: The day is not published, or was before its rows said who decided.
     """
     ds = settings.ds.isoformat()
     output = open_output(spark, settings.categories, CATEGORIES_TABLE)
-    rows = output.read(spark, ds).select(*_OF_CATEGORIES)
-    labelled = photos.where("category_id is not null").select("listing_id")
-    reasons = {"labelled": labelled, "asked_before": _asked_before(spark, settings)}
+    published, where = output.read(spark, ds), output.describe(ds)
+    if "decided_by" not in published.columns:
+        raise DataContractError(f"{where}: has no column decided_by; categorize the day again")
+    decided = published.where(F.col("decided_by") != DECIDED_BY_MODEL).select("listing_id")
     if settings.labels is not None:
-        decided = read_decisions(spark, settings.labels).where(F.col("task") == CATEGORY_TASK)
-        reasons["decided"] = decided.select("listing_id")
+        by_people = read_decisions(spark, settings.labels).where(F.col("task") == CATEGORY_TASK)
+        decided = decided.union(by_people.select("listing_id"))
+    reasons = {
+        "labelled": photos.where("category_id is not null").select("listing_id"),
+        "asked_before": _asked_before(spark, settings),
+        "decided": decided,
+    }
+    rows = published.select(*_OF_CATEGORIES)
     for name, ids in reasons.items():
         marked = ids.distinct().withColumn(name, F.lit(True))
         rows = rows.join(marked, "listing_id", "left")
@@ -265,6 +275,7 @@ def _read_pool(
 def _choose(pool: pa.Table, found: ListingFeatures, count: int) -> pa.Table:
     """Choose the most instructive listings, the first choice first."""
     usable = pool.filter(pc.is_in(pool["listing_id"], pa.array(found.listing_ids, pa.string())))
+    assert usable["listing_id"].to_pylist() == found.listing_ids  # noqa: S101 - both are sorted
     scores = [[c["score"] for c in row] + [0.0, 0.0] for row in usable["candidates"].to_pylist()]
     margin = np.array([first - second for first, second, *_ in scores], np.float64)
     chosen = usable.take(pa.array(most_instructive(found.features, margin, count)))
@@ -305,6 +316,14 @@ def _complete(queue: pa.Table, run_id: str) -> pa.Table:
     for name, values in columns.items():
         queue = queue.append_column(name, pa.array(values, REVIEWS.field(name).type))
     return queue.select(REVIEWS.names).cast(REVIEWS)
+
+
+def _write(queue: pa.Table, target: Path) -> None:
+    """Replace the day's queue at once."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    fresh = target.with_name(f"_{target.name}")
+    pq.write_table(queue, fresh)
+    fresh.replace(target)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -169,6 +169,18 @@ def test_a_budget_that_the_day_cannot_fill(
     assert "are left to select" in caplog.text
 
 
+def test_an_old_day_is_refused(
+    day: Path, select: Select, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    published = pq.read_table(day / "categories" / f"ds={DS}").replace_schema_metadata(None)
+    folder = tmp_path / "old" / f"ds={DS}"
+    folder.mkdir(parents=True)
+    old = published.drop_columns("decided_by")
+    pq.write_table(old, folder / "part-0.parquet", coerce_timestamps="us")
+    select("--categories", str(folder.parent), code=3)
+    assert "has no column decided_by; categorize the day again" in error_line(capsys)
+
+
 def test_shares_of_more_than_the_budget(select: Select, capsys: pytest.CaptureFixture[str]) -> None:
     select("--audit-share", "0.7", "--random-share", "0.5", code=2)
     assert "error: --random-share and --audit-share are more" in error_line(capsys)
