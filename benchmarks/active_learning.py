@@ -4,9 +4,10 @@
 
 People are simulated by labels that were held back. Starts with two labelled listings a class of
 `train`, the others being the day's listings without a label. In rounds of 100 decisions, listings
-are drawn at random, or chosen to learn from, or both as `jobs.select_reviews` does. Their labels
-are added, and a bundle is fitted as `train_head` does, without `val`, for a target of 0.9. Measured
-on listings of other splits whose class was taught: grocery's `test`, clothing's `val`.
+are drawn at random, or chosen to learn from, or both as `jobs.select_reviews` does without audits.
+Their labels are added, and a bundle is fitted as `train_head` does, without `val`, for a target of
+0.9. Measured on listings of other splits whose class was taught: grocery's `test`, clothing's
+`val`.
 
 Prints a Markdown table, writes it as JSON, and plots top-1 and coverage by the number of decisions.
 """
@@ -40,7 +41,7 @@ log = logging.getLogger("active_learning")
 TESTS = {"grocery": "test", "clothing": "val"}
 START = 2
 ROUND = 100
-ROUNDS = {"grocery": 10, "clothing": 10}
+ROUNDS = 10
 # Of each round, as many are drawn at random.
 WAYS = {"at random": 1.0, "chosen": 0.0, "as select_reviews": 0.3}
 FIGURES = ("top1", "balanced", "coverage", "precision")
@@ -53,7 +54,6 @@ def measure(
     test: LabelledPhotos,
     *,
     share: float,
-    rounds: int,
     seed: int,
 ) -> list[dict[str, Any]]:
     """Measure a bundle before the first round and after every one.
@@ -65,14 +65,13 @@ def measure(
         test: Listings to measure on.
         share: Of a round's listings, those drawn at random; the others are chosen. If there are
             both, nothing is calibrated on those chosen.
-        rounds: How many rounds.
         seed: Of the first labels and of the draws.
     """
     rng = np.random.default_rng(seed)
     labelled, chosen = set(draw(pool, START, seed).listing_ids), set[str]()
     ids = np.array(sorted(set(pool.listing_ids)))
     found = []
-    for each in range(rounds + 1):
+    for each in range(ROUNDS + 1):
         bundle = fit_bundle(
             backbone,
             taxonomy,
@@ -85,7 +84,7 @@ def measure(
         ).bundle
         found.append({"decisions": each * ROUND, **figures(bundle, test)})
         left = rng.permutation([name for name in ids if name not in labelled]).tolist()
-        if each == rounds or len(left) < ROUND:
+        if each == ROUNDS or len(left) < ROUND:
             break
         drawn = round(share * ROUND)
         instructive = choose(bundle, of_listings(pool, set(left[drawn:])), ROUND - drawn)
@@ -223,11 +222,7 @@ def main() -> None:
             runs = []
             for seed in range(arguments.seeds):
                 log.info("%s, %s, draw %d", name, way, seed)
-                runs.append(
-                    measure(
-                        taxonomy, backbone, pool, test, share=share, rounds=ROUNDS[name], seed=seed
-                    )
-                )
+                runs.append(measure(taxonomy, backbone, pool, test, share=share, seed=seed))
             results.append({"data": name, "way": way, "curve": averaged(runs), "runs": runs})
     path = arguments.results / "active_learning.json"
     record = {

@@ -99,7 +99,7 @@ from schemas.errors import DataContractError
 from schemas.labels import CATEGORY_TASK, Selection
 from schemas.reviews import REVIEWS
 from seer_model.categorizer.bundle import ResolvedBundle
-from seer_model.reviews.selection import most_instructive
+from seer_model.reviews.selection import margins, most_instructive
 from seer_model.tracking import registry, runs
 
 log = logging.getLogger(__name__)
@@ -276,8 +276,8 @@ def _choose(pool: pa.Table, found: ListingFeatures, count: int) -> pa.Table:
     """Choose the most instructive listings, the first choice first."""
     usable = pool.filter(pc.is_in(pool["listing_id"], pa.array(found.listing_ids, pa.string())))
     assert usable["listing_id"].to_pylist() == found.listing_ids  # noqa: S101 - both are sorted
-    scores = [[c["score"] for c in row] + [0.0, 0.0] for row in usable["candidates"].to_pylist()]
-    margin = np.array([first - second for first, second, *_ in scores], np.float64)
+    best_two = [[c["score"] for c in row[:2]] for row in usable["candidates"].to_pylist()]
+    margin = margins(np.array(best_two, np.float64).reshape(-1, 2))
     chosen = usable.take(pa.array(most_instructive(found.features, margin, count)))
     return _selected(chosen, Selection.INSTRUCTIVE, None)
 

@@ -4,13 +4,13 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.preprocessing import StandardScaler, normalize
 
-__all__ = ["Margins", "margins", "most_instructive"]
+__all__ = ["margins", "most_instructive"]
 
 Floats = npt.NDArray[np.float32]
-Margins = npt.NDArray[np.float64]
+_Margins = npt.NDArray[np.float64]
 
 
-def margins(probabilities: npt.NDArray[np.float64]) -> Margins:
+def margins(probabilities: npt.NDArray[np.float64]) -> _Margins:
     """How much likelier the best class is than the next: 0 is a draw, 1 is certainty.
 
     Args:
@@ -23,7 +23,7 @@ def margins(probabilities: npt.NDArray[np.float64]) -> Margins:
     return np.asarray(best_two[:, 1] - best_two[:, 0], np.float64)
 
 
-def most_instructive(features: Floats, margin: Margins, budget: int) -> npt.NDArray[np.int64]:
+def most_instructive(features: Floats, margin: _Margins, budget: int) -> npt.NDArray[np.int64]:
     """Choose listings that the model is unsure of and that differ from each other.
 
     The first is the listing with the smallest margin; every next one has the largest product of
