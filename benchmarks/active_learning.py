@@ -175,7 +175,9 @@ def shown(figure: float | None) -> str:
 def plot(results: Sequence[dict[str, Any]], path: Path) -> None:
     """Plot top-1 and coverage over the number of decisions."""
     data = list(dict.fromkeys(result["data"] for result in results))
-    figure, axes = plt.subplots(2, len(data), figsize=(5 * len(data), 7), layout="constrained")
+    figure, axes = plt.subplots(
+        2, len(data), figsize=(5 * len(data), 7), layout="constrained", squeeze=False
+    )
     for column, name in enumerate(data):
         for row, (figure_name, label) in enumerate(
             (("top1", "top-1"), ("coverage", f"coverage at precision {TARGET:g}"))
