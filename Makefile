@@ -39,7 +39,7 @@ option = case "$$$(2)" in \
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help setup demo lake airflow unit test test-lake soak bench lint audit format package lock clean
+.PHONY: help setup demo lake airflow review unit test test-lake soak bench lint audit format package lock clean
 
 help: ## list the targets
 	@echo "Usage: make TARGET [VARIABLE=value]"
@@ -64,10 +64,14 @@ airflow: setup .venv-airflow/.stamp ## start Airflow with the DAGs and the demo'
 	@$(CHECK) java
 	@exec $(BIN)/python -m scripts.airflow_standalone
 
+review: setup .venv-review/.stamp ## start Label Studio with the demo's review queue (REVIEW_PORT=8081)
+	@$(CHECK) java
+	@exec $(BIN)/python -m scripts.review_standalone
+
 unit: setup ## run the unit tests, two minutes (PYTEST_ARGS="-k calibration")
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) tests/unit $(PYTEST_ARGS)
 
-test: setup .venv-airflow/.stamp ## run the tests, twenty minutes (TEST_WORKERS=2)
+test: setup .venv-airflow/.stamp .venv-review/.stamp ## run the tests, twenty minutes (TEST_WORKERS=2)
 	@$(CHECK) java
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) -m "not lake" $(PYTEST_ARGS)
 
@@ -96,7 +100,7 @@ lint: setup .venv-airflow/.stamp ## check style, types and layers
 	$(BIN)/mypy --python-executable .venv-airflow/bin/python airflow_dags
 	$(BIN)/lint-imports
 
-audit: setup .venv-airflow/.stamp .venv-lake/.stamp .venv-audit/.stamp ## check the locks' packages: vulnerabilities, licences
+audit: setup .venv-airflow/.stamp .venv-review/.stamp .venv-lake/.stamp .venv-audit/.stamp ## check the locks' packages: vulnerabilities, licences
 	@$(BIN)/python scripts/audit.py
 
 format: setup ## format the code and fix what can be fixed
@@ -120,12 +124,13 @@ lock: .uv/.stamp ## pin the dependencies again (LOCK_ARGS="--upgrade-package ric
 	$(COMPILE) requirements/spark-oldest.in -o requirements/spark-oldest.txt $(LOCK_ARGS)
 	$(COMPILE) requirements/spark-newest.in -o requirements/spark-newest.txt $(LOCK_ARGS)
 	$(COMPILE) requirements/airflow.in -o requirements/airflow.txt $(LOCK_ARGS)
+	$(COMPILE) requirements/review.in -o requirements/review.txt $(LOCK_ARGS)
 	$(COMPILE) requirements/lake.in -o requirements/lake.txt $(LOCK_ARGS)
 	$(COMPILE) requirements/audit.in -o requirements/audit.txt $(LOCK_ARGS)
 	echo uv | $(COMPILE) - --no-annotate -o requirements/uv.txt $(LOCK_ARGS)
 
-clean: ## remove builds, caches, demo-output and airflow-home (keeps .venv, mlflow.db and mlruns)
-	rm -rf build dist seer_categories.egg-info demo-output lake-output airflow-home
+clean: ## remove builds, caches, demo-output, airflow-home and review-home (keeps .venv, mlflow.db and mlruns)
+	rm -rf build dist seer_categories.egg-info demo-output lake-output airflow-home review-home
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	rm -rf spark-warehouse metastore_db derby.log
 	find . \( -name .git -o -name '.venv*' -o -name .uv \) -prune -o \
@@ -165,6 +170,11 @@ clean: ## remove builds, caches, demo-output and airflow-home (keeps .venv, mlfl
 	@$(INSTALL) .venv-spark-$* requirements/spark-$*.txt
 	@packages='import sysconfig; print(sysconfig.get_path("purelib"))'; \
 	$(BIN)/python -c "$$packages" > "$$(.venv-spark-$*/bin/python -c "$$packages")/lock.pth"
+	@touch $@
+
+.venv-review/.stamp: requirements/review.txt | .uv/.stamp
+	@$(CHECK)
+	@$(INSTALL) .venv-review requirements/review.txt
 	@touch $@
 
 .venv-lake/.stamp: requirements/lake.txt | .uv/.stamp

@@ -1,20 +1,24 @@
 """Import decisions on listings into the labels table: each once, however often it is run.
 
     python -m jobs.import_reviews --decisions decided.csv --taxonomy tree.csv --labels labels
+    python -m jobs.import_reviews --label-studio https://label-studio.example --taxonomy tree.csv \
+        --labels labels
 
 A CSV has the columns `listing_id` and `category_id`, `decision` or both, and optionally `reviewer`,
-`reason`, `decided_at` and `expires_at`.
+`reason`, `decided_at` and `expires_at`. A JSON file is an export of Label Studio, of listings that
+`jobs.export_reviews` sent; with `--label-studio` a server is asked for it.
 """
 
+import json
 import logging
 import sys
 from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from jobs.command.locations import Location
 from jobs.command.settings import JobSettings, check_arguments, run_job
@@ -24,15 +28,37 @@ from schemas.labels import CATEGORY_TASK, LabelSource
 class ImportReviews(JobSettings):
     """Import what people or rules decided of listings."""
 
-    decisions: Path = Field(description="CSV: listing_id, category_id or decision[, reviewer, …]")
+    decisions: Path | None = Field(
+        None,
+        description="CSV: listing_id, category_id or decision[, reviewer, …]; or Label Studio's "
+        "export in its format JSON",
+    )
+    label_studio: str | None = Field(
+        None, description="address of a Label Studio server to ask for what was decided, instead"
+    )
+    project: str = Field("Listing categories", description="title of its project")
     taxonomy: Path = Field(description="CSV, Shopify's or Google's taxonomy file")
     labels: Location = Field(description="where decisions are kept, a folder or a table")
-    source: LabelSource = Field(
-        LabelSource.IMPORT, description="where they come from: review, import or rule"
+    source: LabelSource | None = Field(
+        None,
+        description="where those of a CSV come from: review, import or rule (default: import)",
     )
     reviewer: str | None = Field(
-        None, description="who decided, where the file does not say (default: the file's name)"
+        None, description="who decided, where a CSV does not say (default: the file's name)"
     )
+
+    @property
+    def is_csv(self) -> bool:
+        """Whether the decisions are a table, not Label Studio's."""
+        return self.decisions is not None and self.decisions.suffix.lower() != ".json"
+
+    @model_validator(mode="after")
+    def _name_one_place(self) -> Self:
+        if (self.decisions is None) == (self.label_studio is None):
+            raise ValueError("give one of --decisions and --label-studio")
+        if not self.is_csv and (self.source or self.reviewer):
+            raise ValueError("--source and --reviewer are for a CSV; Label Studio knows both")
+        return self
 
 
 if __name__ == "__main__":
@@ -44,9 +70,11 @@ import pyarrow.compute as pc
 from jobs.command import job_run
 from jobs.command.report import write_report
 from jobs.command.session import start_session
+from jobs.label_studio.answers import read_answers
+from jobs.label_studio.server import LabelStudio
 from jobs.stages.decision_table import read_decision_table
 from jobs.stages.decisions import add_decisions
-from schemas.errors import DataContractError
+from schemas.errors import DataContractError, SettingsError
 from schemas.labels import LABELS
 from schemas.taxonomy import Taxonomy
 from schemas.taxonomy_readers import read_taxonomy
@@ -64,24 +92,19 @@ def import_decisions(settings: ImportReviews) -> None:
     started = perf_counter()
     runs.connect(settings.tracking_uri)
     taxonomy = read_taxonomy(settings.taxonomy)
-    read = read_decision_table(
-        settings.decisions,
-        task=CATEGORY_TASK,
-        source=settings.source,
-        reviewer=settings.reviewer,
-        taxonomy_version=taxonomy.version,
-    )
-    accepted = _of_the_tree(read, taxonomy, settings.decisions)
+    read = _read(settings, taxonomy)
+    accepted = _of_the_tree(read.decisions, taxonomy, read.where)
     spark = start_session("import_reviews")
     with runs.tracked_run("import_reviews", settings.run_parameters()) as run_id:
         added = add_decisions(spark, settings.labels, accepted, run_id)
-        job_run.reads(settings.decisions, rows=len(read))
+        job_run.reads(read.where, rows=len(read.decisions))
         job_run.reads(settings.taxonomy)
         job_run.writes(settings.labels, rows=added, columns=LABELS)
         names, counts = pc.value_counts(accepted["decision"]).flatten()
         figures = {
-            "decisions": len(read),
-            "refused": len(read) - len(accepted),
+            "decisions": len(read.decisions),
+            **read.without,
+            "refused": len(read.decisions) - len(accepted),
             "added": added,
             "there_already": len(accepted) - added,
             "by_decision": dict(zip(names.to_pylist(), counts.to_pylist(), strict=True)),
@@ -95,10 +118,60 @@ def import_decisions(settings: ImportReviews) -> None:
         write_report(figures, settings.report)
 
 
-def _of_the_tree(decisions: pa.Table, taxonomy: Taxonomy, path: Path) -> pa.Table:
+class _Read(NamedTuple):
+    """What was read.
+
+    Attributes:
+        decisions: The columns of `LABELS` but `run_id`.
+        without: How many listings were shown and not decided, by why.
+        where: Names the place in messages.
+    """
+
+    decisions: pa.Table
+    without: dict[str, int]
+    where: Path | str
+
+
+def _read(settings: ImportReviews, taxonomy: Taxonomy) -> _Read:
+    if settings.is_csv:
+        assert settings.decisions is not None  # noqa: S101 - checked by the settings
+        decisions = read_decision_table(
+            settings.decisions,
+            task=CATEGORY_TASK,
+            source=settings.source or LabelSource.IMPORT,
+            reviewer=settings.reviewer,
+            taxonomy_version=taxonomy.version,
+        )
+        if not len(decisions):
+            raise DataContractError(f"{settings.decisions}: has no decision")
+        return _Read(decisions, {}, settings.decisions)
+    where: Path | str
+    if settings.label_studio:
+        server = LabelStudio.connect(settings.label_studio)
+        project, where = server.project(settings.project), settings.label_studio
+        if project is None:
+            raise DataContractError(f"--label-studio {where}: no project {settings.project!r}")
+        answers = read_answers(project.tasks(all_of_them=False), server.reviewers(), where)
+    else:
+        assert settings.decisions is not None  # noqa: S101 - checked by the settings
+        where = settings.decisions
+        answers = read_answers(_parse(where), {}, str(where))
+    without = {"skipped": answers.skipped, "unanswered": answers.unanswered}
+    return _Read(answers.decisions, without, where)
+
+
+def _parse(path: Path) -> object:
+    try:
+        parsed: object = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise DataContractError(f"{path}: is not JSON: {error}") from error
+    return parsed
+
+
+def _of_the_tree(decisions: pa.Table, taxonomy: Taxonomy, path: Path | str) -> pa.Table:
     """Leave out decisions for categories that the taxonomy lacks, and say so."""
-    if not len(decisions):
-        raise DataContractError(f"{path}: has no decision")
     categories = decisions["category_id"]
     known = pa.array([name is None or name in taxonomy for name in categories.to_pylist()])
     accepted, refused = decisions.filter(known), decisions.filter(pc.invert(known))

@@ -6,21 +6,17 @@ runs this; it needs `.venv` and `.venv-airflow`.
 """
 
 import os
-import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Collection
 from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import Path
 
 import psutil
 
+from scripts.child_processes import ROOT, end, end_on_signals, is_open, run
 from scripts.local_postgres import local_postgres
 
-ROOT = Path(__file__).parents[1]
 HOME = ROOT / "airflow-home"
 DEMO = HOME / "demo"
 AIRFLOW = ROOT / ".venv-airflow" / "bin"
@@ -33,7 +29,6 @@ PARTS = {
     "dag-processor": [],
     "triggerer": ["--skip-serve-logs"],
 }
-SECONDS_TO_END = 20
 SPARK_DEFAULTS = """\
 spark.driver.memory 4g
 spark.driver.host 127.0.0.1
@@ -82,18 +77,6 @@ def settings(port: str, database: str) -> dict[str, str]:
         **{f"AIRFLOW__{name}": value for name, value in airflow.items()},
         **{f"SEER_AIRFLOW_{name}": str(value) for name, value in dags.items()},
     }
-
-
-def run(*command: object) -> None:
-    """Run a command in the checkout, and exit with its code if it fails."""
-    # A session of its own: of a Ctrl-C it sees only the signal that `end` sends.
-    child = psutil.Popen([str(part) for part in command], cwd=ROOT, start_new_session=True)
-    try:
-        code = child.wait()
-    finally:
-        end([child])
-    if code:
-        sys.exit(code)
 
 
 def prepare_demo() -> None:
@@ -162,21 +145,6 @@ def main() -> None:
         serve(int(port))
 
 
-def end_on_signals() -> None:
-    """Let SIGTERM, and SIGHUP of a closed terminal, end this as Ctrl-C does, whichever is first."""
-    given = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    # `nohup` ignores SIGHUP.
-    numbers = [number for number in given if signal.getsignal(number) != signal.SIG_IGN]
-
-    def stop(*_: object) -> None:
-        for number in numbers:
-            signal.signal(number, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    for number in numbers:
-        signal.signal(number, stop)
-
-
 def serve(port: int) -> None:
     """Run Airflow until Ctrl-C or SIGTERM, or until one of its parts exits."""
     parts: dict[str, psutil.Popen] = {}
@@ -200,46 +168,6 @@ def serve(port: int) -> None:
         print("\nEnding Airflow", flush=True)
     finally:
         end(parts.values())
-
-
-def end(started: Collection[psutil.Popen]) -> None:
-    """End processes and all that they started.
-
-    On SIGINT jobs, and the tasks that wait for them, clean up; what has not ended then is killed.
-    """
-    family: list[psutil.Process] = []
-    for process in started:
-        with suppress(psutil.NoSuchProcess, ProcessLookupError):
-            family += [process, *process.children(recursive=True)]
-            os.killpg(process.pid, signal.SIGINT)
-    for process in await_end(family):
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
-    await_end(family)
-    for process in started:
-        process.wait()
-
-
-def await_end(processes: list[psutil.Process]) -> list[psutil.Process]:
-    """Wait until processes have ended; returns those that have not in time."""
-    deadline = time.monotonic() + SECONDS_TO_END
-    while (alive := list(filter(is_alive, processes))) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    return alive
-
-
-def is_alive(process: psutil.Process) -> bool:
-    """Whether a process runs; in a container without an init, those that ended stay as zombies."""
-    try:
-        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
-
-
-def is_open(port: int) -> bool:
-    """Whether something on this machine listens on a port."""
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 BIN = ROOT / ".venv-audit" / "bin"
-ENVIRONMENTS = (".venv", ".venv-airflow", ".venv-lake")
+ENVIRONMENTS = (".venv", ".venv-airflow", ".venv-lake", ".venv-review")
 
 PERMISSIVE = re.compile(
     r"MIT|BSD|Apache|ISC|PSF|Python Software Foundation|Unlicense|MPL|Mozilla|CC0|Zlib|HPND", re.I

@@ -24,7 +24,7 @@ from schemas.rejects import RejectReason
 from seer_model.photos.limits import PhotoLimits, PhotoRejected
 from seer_model.photos.source import PhotoSource
 
-__all__ = ["fetch_photo", "known_schemes", "missing_driver", "read_photo"]
+__all__ = ["fetch_photo", "known_schemes", "local_path", "missing_driver", "read_photo"]
 
 # A remote photo is tried three times. The jitter, a factor on each wait, keeps the workers of a
 # cluster from retrying in step.
@@ -59,6 +59,13 @@ def missing_driver(scheme: str) -> str | None:
     except ValueError:  # There is none.
         return None
     return None
+
+
+def local_path(uri: str) -> str | None:
+    """The path that a path or a `file:` URI names; None for an address elsewhere."""
+    if local := _LOCAL_URI.fullmatch(uri):
+        return unquote(local[1], errors="surrogateescape")
+    return None if _SCHEME.match(uri) else uri
 
 
 def fetch_photo(source: PhotoSource, limits: PhotoLimits) -> bytes:
@@ -116,11 +123,9 @@ def read_photo(uri: str, limits: PhotoLimits) -> bytes:
 
 
 def _read(uri: str, limits: PhotoLimits) -> bytes:
-    if local := _LOCAL_URI.fullmatch(uri):
-        return _read_local(unquote(local[1], errors="surrogateescape"), limits)
-    if remote := _SCHEME.match(uri):
-        return _read_remote(remote[1].lower(), uri, limits)
-    return _read_local(uri, limits)
+    if (path := local_path(uri)) is not None:
+        return _read_local(path, limits)
+    return _read_remote(uri.partition("://")[0].lower(), uri, limits)
 
 
 def _read_local(name: str, limits: PhotoLimits) -> bytes:

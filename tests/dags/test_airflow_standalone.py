@@ -10,7 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from scripts import airflow_standalone
+from scripts import child_processes
 from tests.support.airflow_instance import Airflow
 from tests.support.paths import ROOT
 
@@ -49,7 +49,7 @@ def test_it_listens_on_the_loopback_interface_alone(airflow: Airflow) -> None:
 
 RUN = """
 import pathlib, signal, sys
-from scripts.airflow_standalone import end_on_signals
+from scripts.child_processes import end_on_signals
 from scripts.local_postgres import local_postgres
 end_on_signals()
 try:
@@ -72,12 +72,12 @@ def test_sigterm_ends_the_database_too(tmp_path: Path) -> None:
         database = psutil.Process(int(lines[0]))
         process.send_signal(signal.SIGTERM)
         assert process.communicate(timeout=60)[0] == "ended\n"
-    assert not airflow_standalone.is_alive(database)
+    assert not child_processes.is_alive(database)
     assert not (folder / "postmaster.pid").exists()
 
 
 def test_what_does_not_end_is_killed_with_all_it_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(airflow_standalone, "SECONDS_TO_END", 1)
+    monkeypatch.setattr(child_processes, "SECONDS_TO_END", 1)
     # A task runs in a session of its own.
     script = 'trap "" INT; setsid sleep 600 & echo $!; sleep 600'
     process = psutil.Popen(
@@ -85,6 +85,6 @@ def test_what_does_not_end_is_killed_with_all_it_started(monkeypatch: pytest.Mon
     )
     task = psutil.Process(int(process.stdout.readline()))
     process.stdout.close()
-    airflow_standalone.end([process])
-    assert not airflow_standalone.is_alive(task)
+    child_processes.end([process])
+    assert not child_processes.is_alive(task)
     assert process.returncode == -signal.SIGKILL
