@@ -38,7 +38,6 @@ if __name__ == "__main__":
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pyspark.sql import SparkSession
 
 from jobs.command import job_run
@@ -46,11 +45,9 @@ from jobs.command.report import write_report
 from jobs.command.session import start_session
 from jobs.pages.precision import precision_page
 from jobs.stages.decisions import decided_now
+from jobs.stages.review_queue import queue_days, read_queue
 from schemas.categories import Decision
-from schemas.columns import column_problems
-from schemas.errors import DataContractError
 from schemas.labels import LabelDecision, Selection
-from schemas.reviews import REVIEWS
 from schemas.taxonomy import Taxonomy
 from schemas.taxonomy_readers import read_taxonomy
 from seer_model.evaluation.audits import AuditedDay, precision_by_week
@@ -58,7 +55,7 @@ from seer_model.tracking import runs
 
 log = logging.getLogger(__name__)
 
-_DRAWN = (Selection.RANDOM, Selection.AUDIT)
+_AT_RANDOM = (Selection.RANDOM, Selection.AUDIT)
 
 
 def estimate(settings: EstimatePrecision) -> None:
@@ -66,7 +63,7 @@ def estimate(settings: EstimatePrecision) -> None:
     started = perf_counter()
     runs.connect(settings.tracking_uri)
     taxonomy = read_taxonomy(settings.taxonomy)
-    queues = {ds: _read_queue(path) for ds, path in _queues(settings.reviews).items()}
+    queues = {ds: _drawn(settings.reviews, ds) for ds in queue_days(settings.reviews)}
     drawn = [name for queue in queues.values() for name in queue["listing_id"].to_pylist()]
     spark = start_session("estimate_precision")
     with runs.tracked_run("estimate_precision", settings.run_parameters()) as run_id:
@@ -97,32 +94,10 @@ def estimate(settings: EstimatePrecision) -> None:
         write_report(figures, settings.report)
 
 
-def _queues(folder: Path) -> dict[date, Path]:
-    """The queues by day.
-
-    Raises:
-        DataContractError: There is none, or the folder of one is not of a day.
-    """
-    found = {}
-    for path in sorted(folder.glob("ds=*/reviews.parquet")):
-        try:
-            found[date.fromisoformat(path.parent.name.removeprefix("ds="))] = path
-        except ValueError:
-            raise DataContractError(f"{path.parent}: is not of a day ds=YYYY-MM-DD") from None
-    if not found:
-        raise DataContractError(f"{folder}: has no ds=…/reviews.parquet")
-    return found
-
-
-def _read_queue(path: Path) -> pa.Table:
-    """The listings of a queue that were drawn at random."""
-    try:
-        table = pq.read_table(path, partitioning=None)
-    except (OSError, pa.ArrowException) as error:
-        raise DataContractError(f"{path}: is damaged, or not Parquet") from error
-    if problems := column_problems(table.schema, REVIEWS, REVIEWS.names):
-        raise DataContractError(f"{path}: {'; '.join(problems)}")
-    return table.filter(pc.is_in(table["selection"], pa.array(map(str, _DRAWN))))
+def _drawn(folder: Path, ds: date) -> pa.Table:
+    """The listings of a day's queue that were drawn at random."""
+    queue = read_queue(folder, ds.isoformat())
+    return queue.filter(pc.is_in(queue["selection"], pa.array(map(str, _AT_RANDOM))))
 
 
 def _decided(

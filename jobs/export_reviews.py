@@ -64,7 +64,6 @@ if __name__ == "__main__":
 import json
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pyspark.sql import SparkSession
 
 from jobs.command import job_run
@@ -74,9 +73,8 @@ from jobs.command.session import start_session
 from jobs.label_studio.screen import as_task, label_config
 from jobs.label_studio.server import LabelStudio, Project
 from jobs.stages.manifest import read_photos
-from schemas.columns import column_problems
-from schemas.errors import DataContractError, SettingsError
-from schemas.reviews import REVIEWS
+from jobs.stages.review_queue import read_queue
+from schemas.errors import SettingsError
 from schemas.taxonomy import Taxonomy
 from schemas.taxonomy_readers import read_taxonomy
 from seer_model.photos.fetch import local_path
@@ -103,7 +101,7 @@ def export(settings: ExportReviews) -> None:
     ds = settings.ds.isoformat()
     runs.connect(settings.tracking_uri)
     taxonomy = read_taxonomy(settings.taxonomy)
-    queue = _read_queue(settings.reviews / f"ds={ds}" / "reviews.parquet")
+    queue = read_queue(settings.reviews, ds)
     _check_version(queue, taxonomy)
     server = LabelStudio.connect(settings.label_studio) if settings.label_studio else None
     spark = start_session("export_reviews")
@@ -137,18 +135,6 @@ def export(settings: ExportReviews) -> None:
         }
         runs.log_figures(figures)
         write_report(figures, settings.report)
-
-
-def _read_queue(path: Path) -> pa.Table:
-    try:
-        queue = pq.read_table(path)
-    except FileNotFoundError:
-        raise DataContractError(f"{path}: no such queue; run jobs.select_reviews") from None
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataContractError(f"{path}: {error}") from error
-    if problems := column_problems(queue.schema, REVIEWS, REVIEWS.names):
-        raise DataContractError(f"{path}: {'; '.join(problems)}")
-    return queue
 
 
 def _check_version(queue: pa.Table, taxonomy: Taxonomy) -> None:

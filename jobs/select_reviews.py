@@ -74,7 +74,6 @@ if __name__ == "__main__":
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812
 
@@ -89,6 +88,7 @@ from jobs.stages.fingerprint import describe_data
 from jobs.stages.listing_features import ListingFeatures, read_features
 from jobs.stages.manifest import read_photos
 from jobs.stages.publish.opening import CATEGORIES_TABLE, open_output
+from jobs.stages.review_queue import CHOSEN_FILE, queue_files, write_queue
 from jobs.stages.scratch import scratch_base, scratch_space
 from jobs.stages.store.base import EmbeddingStore
 from jobs.stages.store.opening import hold_store, open_store
@@ -110,7 +110,7 @@ _OF_CATEGORIES = [name for name in REVIEWS.names if name in CATEGORIES.names and
 def select(settings: SelectReviews) -> None:
     """Draw, embed what the store lacks, choose, write, report."""
     ds = settings.ds.isoformat()
-    target = settings.output / f"ds={ds}" / "reviews.parquet"
+    target = settings.output / f"ds={ds}" / CHOSEN_FILE
     runs.connect(settings.tracking_uri)
     model = registry.resolve_bundle(settings.model)
     started = perf_counter()
@@ -127,8 +127,8 @@ def select(settings: SelectReviews) -> None:
         drawn, pool = _draw(open_listings, counts, settings)
         found = _read_pool(spark, photos, pool, model, store, scratch, settings)
         chosen = _choose(pool, found, settings.budget - len(drawn))
-        table = _complete(_queue(drawn, chosen, model, settings.seed), run_id)
-        _write(table, target)
+        table = _queue(drawn, chosen, model, settings.seed)
+        write_queue(table, target, {"task": CATEGORY_TASK, "run_id": run_id})
         job_run.reads(settings.categories, ds=ds, rows=counts["listings"])
         job_run.reads_model(settings.model, model.version)
         job_run.reads(settings.labels)
@@ -141,7 +141,10 @@ def select(settings: SelectReviews) -> None:
             **counts,
             "looked_at": len(pool),
             "without_vector": len(pool) - len(found.listing_ids),
-            "selected": {each.value: selections.count(each.value) for each in Selection},
+            "selected": {
+                each.value: selections.count(each.value)
+                for each in (Selection.RANDOM, Selection.AUDIT, Selection.INSTRUCTIVE)
+            },
             "budget_left": settings.budget - len(table),
             "photos_embedded": found.embedded,
             "store_files_damaged": store.quarantined,
@@ -204,7 +207,7 @@ def _open_listings(
 def _asked_before(spark: SparkSession, settings: SelectReviews) -> DataFrame:
     """The listings in the queues of other days."""
     own = f"ds={settings.ds.isoformat()}"
-    queues = sorted(settings.output.glob("ds=*/reviews.parquet"))
+    queues = queue_files(settings.output)
     files = [local_uri(queue) for queue in queues if queue.parent.name != own]
     if not files:
         return spark.createDataFrame([], "listing_id string")
@@ -300,30 +303,11 @@ def _queue(drawn: pa.Table, chosen: pa.Table, model: ResolvedBundle, seed: int) 
                 why = f"drawn at random from {row['drawn_from']} assigned listings"
             case Selection.RANDOM:
                 why = f"drawn at random from {row['drawn_from']} listings"
-            case Selection.INSTRUCTIVE:
+            case _:
                 best = [f"{name(c['category_id'])} {c['score']:.2f}" for c in row["candidates"][:2]]
                 why = f"{' or '.join(best)}? unlike the others chosen"
         explanations.append(why)
     return rows.append_column("explanation", pa.array(explanations, pa.string()))
-
-
-def _complete(queue: pa.Table, run_id: str) -> pa.Table:
-    columns = {
-        "task": [CATEGORY_TASK] * len(queue),
-        "place": range(1, len(queue) + 1),
-        "run_id": [run_id] * len(queue),
-    }
-    for name, values in columns.items():
-        queue = queue.append_column(name, pa.array(values, REVIEWS.field(name).type))
-    return queue.select(REVIEWS.names).cast(REVIEWS)
-
-
-def _write(queue: pa.Table, target: Path) -> None:
-    """Replace the day's queue at once."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    fresh = target.with_name(f"_{target.name}")
-    pq.write_table(queue, fresh)
-    fresh.replace(target)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

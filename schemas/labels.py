@@ -29,7 +29,7 @@ LABELS: pa.Schema = pa.schema(
         column(
             "selection",
             pa.string(),
-            "audit, random or instructive: why it was asked about; or null",
+            "random, audit, instructive or suspect: why it was asked about; or null",
         ),
         column("reason", pa.string(), "why, in the words of who decided"),
         column(
@@ -81,6 +81,8 @@ class Selection(StrEnum):
     """Drawn at random from the assigned ones: it tells how often those are right."""
     INSTRUCTIVE = "instructive"
     """The model was unsure of it, and it was unlike the others chosen."""
+    SUSPECT = "suspect"
+    """Its label was contradicted by listings like it."""
 
 
 def check_labels(table: pa.Table, where: str) -> None:

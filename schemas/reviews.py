@@ -1,4 +1,4 @@
-"""The review queue: listings to show to a person, the output of `jobs.select_reviews`."""
+"""The review queue: listings to show to a person, chosen or suspected of a wrong label."""
 
 import pyarrow as pa
 
@@ -12,12 +12,12 @@ REVIEWS: pa.Schema = pa.schema(
         column("listing_id", pa.string(), "the listing, once", nullable=False),
         column("task", pa.string(), "what to ask, such as category", nullable=False),
         column("place", pa.int32(), "its place in the queue, from 1", nullable=False),
-        column("selection", pa.string(), "audit, random or instructive", nullable=False),
+        column("selection", pa.string(), "random, audit, instructive or suspect", nullable=False),
         column("explanation", pa.string(), "why it was chosen, in a sentence", nullable=False),
         column(
             "drawn_from",
             pa.int64(),
-            "of how many listings it was drawn at random; null for instructive ones",
+            "of how many listings it was drawn at random; null for others",
         ),
         *(
             CATEGORIES.field(name)
