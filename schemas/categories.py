@@ -33,7 +33,9 @@ CATEGORIES: pa.Schema = pa.schema(
             nullable=False,
         ),
         column(
-            "review_reason", pa.string(), "why it needs review: unfamiliar, unsure or no_category"
+            "review_reason",
+            pa.string(),
+            "why it needs review: unfamiliar, unsure, no_category or no_mapping",
         ),
         column("reject_reason", pa.string(), "why no photo of a rejected listing could be used"),
         column("images_used", pa.int32(), "photos that the decision rests on", nullable=False),
@@ -83,6 +85,8 @@ class ReviewReason(StrEnum):
     """It is like what the model knows, and no score reached its threshold."""
     NO_CATEGORY = "no_category"
     """A person decided that it is of no category."""
+    NO_MAPPING = "no_mapping"
+    """Its category has no counterpart in the taxonomy that it was mapped to, or several."""
 
 
 DECIDED_BY_MODEL = "model"
