@@ -74,11 +74,15 @@ def with_mapping(rows: DataFrame, names: DataFrame, chosen: DataFrame | None) ->
         found = found.withColumn(CHOSEN, F.lit(None).cast("string"))
     else:
         found = found.join(chosen, "listing_id", "left")
-    is_chosen = (F.col("outcome") == Outcome.AMBIGUOUS.value) & F.array_contains("targets", F.col(CHOSEN))
+    is_chosen = (F.col("outcome") == Outcome.AMBIGUOUS.value) & F.array_contains(
+        "targets", F.col(CHOSEN)
+    )
     one = F.when(F.size("targets") == 1, F.element_at("targets", 1))
     return (
         found.withColumn("new_category", F.when(is_chosen, F.col(CHOSEN)).otherwise(one))
-        .withColumn("outcome", F.when(is_chosen, Outcome.BY_SCORE.value).otherwise(F.col("outcome")))
+        .withColumn(
+            "outcome", F.when(is_chosen, Outcome.BY_SCORE.value).otherwise(F.col("outcome"))
+        )
         .drop(CHOSEN)
     )
 

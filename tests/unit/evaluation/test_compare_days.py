@@ -30,6 +30,7 @@ def test_days_are_named_and_counted(drift: dict[str, Any]) -> None:
         "unfamiliar": {"before": 0, "after": 0},
         "unsure": {"before": 90, "after": 350},
         "no_category": {"before": 0, "after": 0},
+        "no_mapping": {"before": 0, "after": 0},
     }
 
 
