@@ -216,7 +216,8 @@ def test_no_null_in_a_required_column(name):
         ),
         (
             REVIEW | {"review_reason": "ugly"},
-            "column review_reason is 'ugly', expected one of unfamiliar, unsure, no_category, no_mapping",
+            "column review_reason is 'ugly', expected one of unfamiliar, unsure, no_category, "
+            "no_mapping",
         ),
         (
             REVIEW | {"decided_by": "nobody"},
