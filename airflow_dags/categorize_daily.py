@@ -2,7 +2,8 @@
 
 The run waits for the manifest's partition, submits `jobs/categorize_listings.py`, counts with
 `jobs/check_categories.py` what was published, and emits the asset `listing_categories` with the
-counts.
+counts. If a folder for review queues is set, `jobs/select_reviews.py` then chooses the listings
+that people should decide, and `jobs/export_reviews.py` sends them to Label Studio, if there is one.
 
 **When it runs.** Every night, and whenever the asset `listing_manifest` has an event. The partition
 is the parameter `ds` if given, else the `ds` in the event's extra (`{"ds": "2026-11-25"}`), else
@@ -100,6 +101,7 @@ with DAG(
     tags=["seer"],
 ) as dag:
     data = {"--manifest": param("manifest"), "--ds": DS, "--output": param("output")}
+    asked = {"--ds": DS, "--manifest": param("manifest"), "--tracking-uri": param("tracking_uri")}
     (
         wait_for_manifest()
         >> SubmitJob(
@@ -121,5 +123,34 @@ with DAG(
             outlets=[settings.CATEGORIES],
             execution_timeout=timedelta(hours=2),
             doc_md="Check what readers see against the manifest, apart from the job that wrote it.",
+        )
+        >> SubmitJob(
+            job="select_reviews",
+            flags={
+                **asked,
+                "--categories": param("output"),
+                "--model": param("model"),
+                "--output": param("reviews"),
+                "--embeddings": param("embeddings"),
+                "--labels": param("labels"),
+                "--scratch": param("scratch"),
+            },
+            only_with=param("reviews"),
+            execution_timeout=timedelta(hours=4),
+            doc_md="Choose the listings that people should decide. Skipped without `reviews`.",
+        )
+        >> SubmitJob(
+            job="export_reviews",
+            flags={
+                **asked,
+                "--reviews": param("reviews"),
+                "--taxonomy": param("taxonomy"),
+                "--output": f"{param('reviews')}/to-review",
+                "--photo-folder": param("photo_folder"),
+                "--label-studio": param("label_studio"),
+            },
+            only_with=param("label_studio", "reviews"),
+            execution_timeout=timedelta(hours=1),
+            doc_md="Show them in Label Studio. Skipped without `label_studio`.",
         )
     )

@@ -1,9 +1,11 @@
 """Train a challenger on the labelled listings, and make it the champion if it passes the gates.
 
-What people decided meanwhile (`--labels`) wins over the manifest's labels, and gives one to
-listings that have none. `train_head` registers a new version. `evaluate_challenger` compares it
-with the champion on listings that neither was trained on. `promote_challenger` moves `@champion`,
-which the next daily run uses, and emits the asset `listing_categorizer_champion`.
+What people decided meanwhile wins over the manifest's labels, and gives one to listings that have
+none: `import_reviews` fetches it from Label Studio, if there is one, and `estimate_precision` says,
+week by week, how often what was assigned is right. `train_head` registers a new version.
+`evaluate_challenger` compares it with the champion on listings that neither was trained on.
+`promote_challenger` moves `@champion`, which the next daily run uses, and emits the asset
+`listing_categorizer_champion`.
 
 **If a gate refuses it,** the task `promote_challenger` is skipped: its log and its XCom `refusal`
 say why, the champion stays, and the daily runs go on with it. To roll back to the last champion:
@@ -40,8 +42,35 @@ with DAG(
         "--scratch": param("scratch"),
         "--tracking-uri": param("tracking_uri"),
     }
+    fetched = SubmitJob(
+        job="import_reviews",
+        flags={
+            "--label-studio": param("label_studio"),
+            "--taxonomy": param("taxonomy"),
+            "--labels": param("labels"),
+            "--tracking-uri": param("tracking_uri"),
+        },
+        only_with=param("label_studio", "labels"),
+        execution_timeout=timedelta(hours=1),
+        doc_md="Fetch what people decided. Skipped without `label_studio`.",
+    )
+    fetched >> SubmitJob(
+        job="estimate_precision",
+        flags={
+            "--reviews": param("reviews"),
+            "--labels": param("labels"),
+            "--taxonomy": param("taxonomy"),
+            "--page": f"{param('reviews')}/precision.html",
+            "--tracking-uri": param("tracking_uri"),
+        },
+        only_with=param("reviews", "labels"),
+        trigger_rule="none_failed",
+        execution_timeout=timedelta(hours=1),
+        doc_md="Estimate the precision of what was assigned. Skipped without `reviews`.",
+    )
     (
-        SubmitJob(
+        fetched
+        >> SubmitJob(
             job="train_head",
             flags={
                 "--manifest": param("labelled"),
@@ -49,8 +78,11 @@ with DAG(
                 "--backbone": param("backbone"),
                 "--registered-name": param("name"),
                 "--labels": param("labels"),
+                "--reviewed-manifest": param("manifest", "labels"),
                 **shared,
             },
+            # Also if nothing was to be fetched.
+            trigger_rule="none_failed",
             execution_timeout=timedelta(hours=24),
             doc_md="Embed, train, calibrate, register. Returns the report's figures, see *XCom*.",
         )

@@ -43,6 +43,11 @@ class TrainHead(PhotoSettings):
         None,
         description="what people decided, a folder or a table; wins over the manifest's labels",
     )
+    reviewed_manifest: ManifestLocation | None = Field(
+        None,
+        description="with --labels: manifest of listings that people decided and --manifest "
+        "lacks, such as the daily one",
+    )
     registered_name: str = Field("listing-categorizer", description="name in the registry")
     output: Path | None = Field(
         None, description="write the bundle to this folder instead of registering it"
@@ -104,11 +109,11 @@ from jobs.command.progress import show_progress, watch
 from jobs.command.report import write_report
 from jobs.command.session import start_session
 from jobs.pages.evaluation_plots import training_plots
-from jobs.stages.decisions import CHOSEN, TRAIN, decided_now
+from jobs.stages.decisions import CHOSEN, TRAIN, decided_now, with_reviewed
 from jobs.stages.embedding import embed_photos
 from jobs.stages.fingerprint import describe_data
 from jobs.stages.labels import choose_labelled
-from jobs.stages.manifest import read_photos
+from jobs.stages.manifest import read_days, read_photos
 from jobs.stages.scratch import scratch_base, scratch_space
 from jobs.stages.spool import Spool
 from jobs.stages.store.base import EmbeddingStore
@@ -151,7 +156,10 @@ def train(settings: TrainHead) -> None:
     # A fine-tuned backbone knows the photos of train by heart, and cross-fitting would not notice;
     # nor does it balance groups.
     hold_out = settings.finetune or settings.balance is not None
-    labelled = choose_labelled(found, decided_now(spark, settings.labels), hold_out=hold_out)
+    decided = decided_now(spark, settings.labels)
+    if settings.reviewed_manifest is not None and decided is not None:
+        found = with_reviewed(found, read_days(spark, settings.reviewed_manifest), decided)
+    labelled = choose_labelled(found, decided, hold_out=hold_out)
     photos = labelled.in_splits(TRAIN, CHOSEN, "val")
     base = scratch_base(spark, settings.scratch, settings.embeddings)
     with (
@@ -165,6 +173,7 @@ def train(settings: TrainHead) -> None:
         runs.log_data(data)
         job_run.reads(settings.manifest, ds=ds, rows=data["rows"], version=data["digest"])
         job_run.reads(settings.labels)
+        job_run.reads(settings.reviewed_manifest)
         job_run.reads(settings.taxonomy)
         job_run.reads_model(settings.backbone, backbone.digest)
         check_drivers(data, settings)

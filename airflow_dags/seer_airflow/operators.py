@@ -45,13 +45,20 @@ class SubmitJob(SparkSubmitOperator):
         job: Name of the job's module, and of the task.
         flags: The job's other flags; those that render to nothing are left out.
         skip_if_refused: Whether exit code 4 skips the task.
+        only_with: A template; if it renders to nothing, the task is skipped.
         kwargs: Passed on to `SparkSubmitOperator`.
     """
 
-    template_fields = (*SparkSubmitOperator.template_fields, "flags")
+    template_fields = (*SparkSubmitOperator.template_fields, "flags", "only_with")
 
     def __init__(
-        self, *, job: str, flags: Mapping[str, str], skip_if_refused: bool = False, **kwargs: Any
+        self,
+        *,
+        job: str,
+        flags: Mapping[str, str],
+        skip_if_refused: bool = False,
+        only_with: str = "always",
+        **kwargs: Any,
     ) -> None:
         super().__init__(
             task_id=job,
@@ -69,10 +76,13 @@ class SubmitJob(SparkSubmitOperator):
         metrics = f"{settings.METRICS}/seer_{job}.prom" if settings.METRICS else ""
         self.flags = {**flags, "--report": settings.REPORTS + _REPORT, "--metrics-file": metrics}
         self.skip_if_refused = skip_if_refused
+        self.only_with = only_with
         self._driver_code: int | None = None
 
     def execute(self, context: Context) -> dict[str, Any]:  # type: ignore[override]
         """Submit, wait, and read the report."""
+        if not self.only_with:
+            raise AirflowSkipException("a parameter that this needs is empty")
         self.application_args = [part for flag in self.flags.items() if flag[1] for part in flag]
         # Airflow resets SIGINT, so Ctrl-C would end the task but not the job.
         signal.signal(signal.SIGINT, signal.default_int_handler)

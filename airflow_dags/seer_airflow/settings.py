@@ -59,12 +59,25 @@ def _param(name: str, default: str | None, description: str, empty: str | None =
     return Param(value, type=["null", "string"], title=name, description=description)
 
 
-def param(name: str) -> str:
-    """Template that renders a parameter's value, or nothing if it is empty."""
-    return f"{{{{ params.{name} or '' }}}}"
+def param(name: str, *also: str) -> str:
+    """Template that renders a parameter's value, or nothing if it, or one of others, is empty."""
+    condition = " and ".join(f"params.{each}" for each in (name, *also))
+    return f"{{{{ params.{name} if {condition} else '' }}}}"
 
 
 _SHARED = {
+    "manifest": _param(
+        "manifest", "/data/manifest", "Manifest, a folder or a table partitioned by ds."
+    ),
+    "taxonomy": _param("taxonomy", "/data/taxonomy.csv", "Taxonomy of the labels."),
+    "reviews": _param("reviews", None, "Folder of the review queues.", "nobody is asked"),
+    "label_studio": _param(
+        "label_studio",
+        None,
+        "Address of the Label Studio that shows the queues; LABEL_STUDIO_API_KEY where the driver "
+        "runs.",
+        "queues are not sent, and decisions not fetched",
+    ),
     "embeddings": _param(
         "embeddings",
         "/data/embeddings",
@@ -96,14 +109,14 @@ DAILY_PARAMS = {
         description="Partition to categorize. Empty: the one that the manifest's event names, "
         "else the run's date (UTC).",
     ),
-    "manifest": _param(
-        "manifest", "/data/manifest", "Manifest, a folder or a table partitioned by ds."
-    ),
     "output": _param(
         "output", "/data/categories", "Folder or table for the categories, partitioned by ds."
     ),
     "model": _param(
         "model", "models:/listing-categorizer@champion", "models:/…, runs:/… or a bundle's folder."
+    ),
+    "photo_folder": _param(
+        "photo_folder", None, "Local folder whose photos Label Studio may show.", "none"
     ),
     **_SHARED,
 }
@@ -112,7 +125,6 @@ WEEKLY_PARAMS = {
         "labelled", "/data/labelled", "Manifest with labels and splits, a folder or a table."
     ),
     "splits": _param("splits", "test", "Splits to evaluate on, separated by commas."),
-    "taxonomy": _param("taxonomy", "/data/taxonomy.csv", "Taxonomy of the labels."),
     "backbone": _param("backbone", None, "Backbone to train on.", "the default of train_head"),
     "name": _param("name", "listing-categorizer", "Name of the model in the registry."),
     "gates": _param("gates", None, "File of the gates.", "the default of promote_challenger"),

@@ -31,6 +31,7 @@ __all__ = [
     "join_decisions",
     "newest_decisions",
     "read_decisions",
+    "with_reviewed",
 ]
 
 log = logging.getLogger(__name__)
@@ -223,6 +224,27 @@ def join_decisions(photos: DataFrame, newest: DataFrame) -> tuple[DataFrame, Map
         "split": F.when(moves, CHOSEN).otherwise(split),
     }
     return joined.withColumns(changes).select(*photos.columns), figures
+
+
+def with_reviewed(photos: DataFrame, others: DataFrame, newest: DataFrame) -> DataFrame:
+    """Add the photos of listings that people decided, from a manifest that has no labels.
+
+    Args:
+        photos: Of labelled listings, from `jobs.stages.manifest.read_photos`.
+        others: Of the listings that come in daily, from there as well. Their labels and splits are
+            not looked at, and a photo that a listing has on several days is taken once.
+        newest: From `newest_decisions`.
+
+    Returns:
+        The photos, and those of decided listings that are only among the others.
+    """
+    added = (
+        others.join(newest.select("listing_id"), "listing_id", "left_semi")
+        .join(photos.select("listing_id").distinct(), "listing_id", "left_anti")
+        .dropDuplicates(["listing_id", "photo_key"])
+        .withColumns({name: F.lit(None).cast("string") for name in ("category_id", "split")})
+    )
+    return photos.unionByName(added.select(photos.columns))
 
 
 def _listings(condition: Column, name: str) -> Column:

@@ -1,5 +1,6 @@
 """Read a manifest with Spark: check its contract, and return one normalised row a photo."""
 
+import logging
 from collections import defaultdict
 from datetime import date
 from functools import reduce
@@ -20,7 +21,9 @@ from schemas.errors import DataContractError
 from schemas.manifest import check_manifest
 from schemas.rejects import RejectReason
 
-__all__ = ["PHOTO_COLUMNS", "list_days", "read_photos"]
+__all__ = ["PHOTO_COLUMNS", "list_days", "read_days", "read_photos"]
+
+log = logging.getLogger(__name__)
 
 _TYPES = {
     "listing_id": "string",
@@ -99,6 +102,29 @@ def read_photos(spark: SparkSession, manifest: str | Table, ds: str | None = Non
         .withColumn("storable", F.col("keyed_by_content") | F.col("updated_at").isNotNull())
     )
     return frame.select(*PHOTO_COLUMNS)
+
+
+def read_days(spark: SparkSession, manifest: str | Table) -> DataFrame:
+    """Read the photos of all days of a manifest, but for days of a folder that break the contract.
+
+    Returns:
+        `PHOTO_COLUMNS`, one row a photo.
+
+    Raises:
+        DataContractError: There is no such manifest, or no day keeps the contract.
+        SettingsError: Spark cannot open it.
+    """
+    if isinstance(manifest, Table):
+        return read_photos(spark, manifest)
+    days = []
+    for day in list_days(spark, manifest):
+        try:
+            days.append(read_photos(spark, manifest, day.isoformat()))
+        except DataContractError as error:
+            log.warning("a day is left out: %s", error)
+    if not days:
+        raise DataContractError(f"{manifest}: no day can be read")
+    return reduce(DataFrame.unionByName, days)
 
 
 def list_days(spark: SparkSession, manifest: str | Table) -> list[date]:

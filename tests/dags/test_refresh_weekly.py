@@ -10,6 +10,7 @@ pytestmark = [pytest.mark.airflow, pytest.mark.spark, pytest.mark.slow]
 WEEKLY = "refresh_weekly"
 PROMOTE = "promote_challenger"
 DONE = dict.fromkeys(("train_head", "evaluate_challenger", PROMOTE), "success")
+DONE |= dict.fromkeys(("import_reviews", "estimate_precision"), "skipped")
 
 
 def test_refusal_stops_the_refresh_and_a_promotion_is_an_event(
@@ -19,6 +20,7 @@ def test_refusal_stops_the_refresh_and_a_promotion_is_an_event(
     trained = airflow.result(WEEKLY, refresh, "train_head")
     assert trained["version"] == "2"
     assert (trained["labels_confirmed"], trained["labels_without_photos"]) == (1, 1)
+    assert trained["labels_added"] == 1, "of the daily manifest"
     assert airflow.result(WEEKLY, refresh, "evaluate_challenger")["labels_confirmed"] == 1
     why = airflow.result(WEEKLY, refresh, PROMOTE, "refusal")
     assert why.startswith("listings: 24 labelled, required: at least 200")

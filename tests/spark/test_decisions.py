@@ -16,9 +16,10 @@ from jobs.stages.decisions import (
     join_decisions,
     newest_decisions,
     read_decisions,
+    with_reviewed,
 )
 from jobs.stages.labels import choose_labelled
-from jobs.stages.manifest import read_photos
+from jobs.stages.manifest import read_days, read_photos
 from schemas.errors import DataContractError, PartitionBusy
 from tests.support.decisions import NOON, as_table, decision
 from tests.support.manifest_rows import WriteManifest, row
@@ -194,3 +195,37 @@ def test_decisions_win_over_the_labels_of_a_manifest(
         "labels_withdrawn": 1,
         "labels_without_photos": 1,
     }
+
+
+def test_decided_listings_of_the_daily_manifest_are_learned_from(
+    spark: SparkSession,
+    labels: Path,
+    decide: Decide,
+    write_manifest: WriteManifest,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A photo that came on two days once; nothing of a label or split that the rows have."""
+    labelled = write_manifest(
+        tmp_path / "labelled", [row("both", image_bytes=b"1", category_id="boots")]
+    )
+    daily = tmp_path / "daily"
+    again = row("decided", 0, image_bytes=b"2", category_id="wrong", split="new")
+    write_manifest(daily, [again, row("both", image_bytes=b"3")], "2026-11-24")
+    write_manifest(daily, [again, row("decided", 1, image_bytes=b"4"), row("not")], "2026-11-25")
+    bad = pa.schema([("listing_id", pa.string()), ("image_uri", pa.string())])
+    write_manifest(daily, [{"listing_id": "x"}], "2026-11-26", schema=bad)
+    decide(decision("decided"), decision("both"))
+    decided = newest_decisions(read_decisions(spark, labels), "category", NOON)
+
+    photos = read_photos(spark, str(labelled))
+    joined = with_reviewed(photos, read_days(spark, str(daily)), decided)
+    assert joined.columns == photos.columns
+    found = joined.select("listing_id", "image_bytes", "category_id", "split").collect()
+    assert sorted(map(tuple, found), key=str) == [
+        ("both", b"1", "boots", None),
+        ("decided", b"2", None, None),
+        ("decided", b"4", None, None),
+    ]
+    assert "a day is left out: " in caplog.text
+    assert "column image_index is missing" in caplog.text

@@ -68,10 +68,13 @@ class Marketplace:
         self._write_manifest(self.folder / "labelled", rows)
 
     def add_decisions(self) -> None:
-        """Add what people decided: a label that is known, and one of another taxonomy."""
+        """Add what people decided: a label that is known, one of a listing of the daily manifest,
+        and one of another taxonomy.
+        """
         write_decisions(
             self.folder / "labels",
             decision(f"train {COLOURS[0]} 0", category_id=COLOURS[0]),
+            decision(COLOURS[1], category_id=COLOURS[1]),
             decision("elsewhere", category_id="aa-1"),
         )
 
@@ -104,5 +107,6 @@ class Marketplace:
         """Return the status of each of the main job's runs on a day, from MLflow."""
         client = mlflow.MlflowClient(self.tracking_uri)
         experiments = [each.experiment_id for each in client.search_experiments()]
-        runs = client.search_runs(experiments, f"params.ds = '{ds}'", order_by=["start_time"])
+        of_day = f"params.ds = '{ds}' and tags.job = 'categorize_listings'"
+        runs = client.search_runs(experiments, of_day, order_by=["start_time"])
         return {run.info.run_id: run.info.status for run in runs}

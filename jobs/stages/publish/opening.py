@@ -12,9 +12,10 @@ from jobs.stages.publish.table import TableOutput
 from jobs.tables.opening import TableContract
 from schemas.categories import CATEGORIES
 from schemas.columns import column
+from schemas.duplicates import DUPLICATES
 from schemas.manifest import MANIFEST
 
-__all__ = ["CATEGORIES_TABLE", "MANIFEST_TABLE", "open_output"]
+__all__ = ["CATEGORIES_TABLE", "DUPLICATES_TABLE", "MANIFEST_TABLE", "open_output"]
 
 
 def _by_day(columns: pa.Schema, comment: str) -> TableContract:
@@ -29,6 +30,7 @@ def _by_day(columns: pa.Schema, comment: str) -> TableContract:
 
 
 CATEGORIES_TABLE = _by_day(CATEGORIES, "Categories of listings, one row a listing and day")
+DUPLICATES_TABLE = _by_day(DUPLICATES, "Photos that are in several listings, one row a photo")
 MANIFEST_TABLE = _by_day(MANIFEST, "Photos of listings, one row a photo and day")
 
 
