@@ -75,7 +75,7 @@ test: setup .venv-airflow/.stamp .venv-review/.stamp ## run the tests, twenty mi
 	@$(CHECK) java
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) -m "not lake" $(PYTEST_ARGS)
 
-LAKE := setup .venv-airflow/.stamp .venv-lake/.stamp .jars/.stamp
+LAKE := setup .venv-airflow/.stamp .venv-review/.stamp .venv-lake/.stamp .jars/.stamp
 LAKE += .venv-spark-oldest/.stamp .venv-spark-newest/.stamp
 
 # Beside the lock's Spark, the oldest and the newest one that the project runs on.

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["ObjectStore", "object_store"]
+__all__ = ["KEY", "SECRET", "ObjectStore", "object_store"]
 
 ROOT = Path(__file__).parents[1]
 JARS = ROOT / ".jars"
@@ -25,7 +25,7 @@ _PORTS = (
     *("master.port.grpc", "filer.port", "filer.port.grpc", "volume.port", "volume.port.grpc"),
     *("admin.port", "admin.port.grpc"),
 )
-_KEY, _SECRET = "lake", "a-secret-of-this-machine"
+KEY, SECRET = "lake", "a-secret-of-this-machine"
 
 
 class ObjectStore(NamedTuple):
@@ -60,21 +60,21 @@ class ObjectStore(NamedTuple):
             ".io-impl": "org.apache.iceberg.aws.s3.S3FileIO",
             ".s3.endpoint": self.s3,
             ".s3.path-style-access": "true",
-            ".s3.access-key-id": _KEY,
-            ".s3.secret-access-key": _SECRET,
+            ".s3.access-key-id": KEY,
+            ".s3.secret-access-key": SECRET,
             ".client.region": "us-east-1",
             ".rest.auth.type": "sigv4",
             ".rest.signing-name": "s3",
             ".rest.signing-region": "us-east-1",
-            ".rest.access-key-id": _KEY,
-            ".rest.secret-access-key": _SECRET,
+            ".rest.access-key-id": KEY,
+            ".rest.secret-access-key": SECRET,
         }
         s3a = {
             "endpoint": self.s3,
             "endpoint.region": "us-east-1",
             "path.style.access": "true",
-            "access.key": _KEY,
-            "secret.key": _SECRET,
+            "access.key": KEY,
+            "secret.key": SECRET,
         }
         return {
             "spark.jars": ",".join(str(jar) for jar in sorted(JARS.glob("*.jar"))),
@@ -89,12 +89,12 @@ class ObjectStore(NamedTuple):
             "uri": self.catalog,
             "warehouse": "s3://lake",
             "s3.endpoint": self.s3,
-            "s3.access-key-id": _KEY,
-            "s3.secret-access-key": _SECRET,
+            "s3.access-key-id": KEY,
+            "s3.secret-access-key": SECRET,
             "s3.region": "us-east-1",
             "s3.force-virtual-addressing": "false",
-            "client.access-key-id": _KEY,
-            "client.secret-access-key": _SECRET,
+            "client.access-key-id": KEY,
+            "client.secret-access-key": SECRET,
             "client.region": "us-east-1",
             "rest.sigv4-enabled": "true",
             "rest.signing-name": "s3",
@@ -118,7 +118,7 @@ def object_store(folder: Path) -> Iterator[ObjectStore]:
     command += ["-admin.ui=false", "-webdav=false", "-master.telemetry=false"]
     command += ["-tableBucket=lake", "-bucket=scratch"]
     command += [f"-{name}={port}" for name, port in ports.items()]
-    keys = {"AWS_ACCESS_KEY_ID": _KEY, "AWS_SECRET_ACCESS_KEY": _SECRET}
+    keys = {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET}
     log = folder / "server.log"
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603

@@ -82,12 +82,17 @@ class LabelStudio:
 
 
 class Project:
-    """A project of a server."""
+    """A project of a server.
+
+    Attributes:
+        id: Its number.
+        page: Where people decide its listings, one after the other.
+    """
 
     def __init__(self, server: LabelStudio, project_id: int) -> None:
         self.page = f"{server.url}/projects/{project_id}/data?labeling=1"
         self._server = server
-        self._id = project_id
+        self.id = project_id
         self._path = f"/api/projects/{project_id}"
 
     def show(self, taxonomy: Taxonomy) -> None:
@@ -115,9 +120,9 @@ class Project:
     def serve_folder(self, folder: Path) -> None:
         """Let the server show photos of a folder on its machine."""
         storages = "/api/storages/localfiles"
-        known = self._server.request("GET", storages, params={"project": self._id})
+        known = self._server.request("GET", storages, params={"project": self.id})
         if str(folder) not in {storage["path"] for storage in known}:
-            about = {"project": self._id, "path": str(folder), "use_blob_urls": False}
+            about = {"project": self.id, "path": str(folder), "use_blob_urls": False}
             self._server.request("POST", storages, json=about)
 
     def tasks(self, *, all_of_them: bool) -> list[dict[str, Any]]:

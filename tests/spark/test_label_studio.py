@@ -1,15 +1,12 @@
 """Reviewing in a real Label Studio, in a real browser: sent, decided by keyboard, imported."""
 
 import json
-import os
-import secrets
 import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import psutil
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
@@ -19,9 +16,8 @@ from pyspark.sql import SparkSession
 from jobs import export_reviews, import_reviews
 from jobs.label_studio.server import API_KEY, LabelStudio
 from schemas.reviews import REVIEWS
-from scripts import review_standalone
-from scripts.child_processes import end
 from tests.support.embedding_rows import error_line
+from tests.support.label_studio import INSTALLED, Server, label_studio
 from tests.support.manifest_rows import DS, DrawPhoto, WriteManifest, row
 from tests.support.paths import ROOT
 from tests.support.reviewer import CHROMIUM, reviewer
@@ -29,9 +25,7 @@ from tests.support.reviewer import CHROMIUM, reviewer
 pytestmark = [
     pytest.mark.spark,
     pytest.mark.slow,
-    pytest.mark.skipif(
-        not review_standalone.LABEL_STUDIO.exists(), reason="needs .venv-review (`make test`)"
-    ),
+    pytest.mark.skipif(not INSTALLED, reason="needs .venv-review (`make test`)"),
 ]
 
 COLOURS = ["warm/red", "warm/yellow", "cold/blue", "cold/green"]
@@ -41,34 +35,10 @@ TREE = "category_id,category_path\nwarm,Warm\ncold,Cold\n" + "".join(
 Run = Callable[..., dict[str, Any]]
 
 
-class Server(NamedTuple):
-    """A Label Studio on this machine."""
-
-    url: str
-    login: dict[str, str]
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    data = tmp_path_factory.mktemp("label-studio")
-    login = {"user": "ada@shop.example", "password": secrets.token_urlsafe(9)}
-    login["token"] = secrets.token_hex(20)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    with (data / "log").open("wb") as log:
-        process = psutil.Popen(
-            [*review_standalone.START, str(port)],
-            env={**os.environ, **review_standalone.settings(login, data)},
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        review_standalone.await_start(process, port)
-        yield Server(f"http://127.0.0.1:{port}", login)
-    finally:
-        end([process])
+    with label_studio(tmp_path_factory.mktemp("label-studio")) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +149,7 @@ def test_ten_listings_decided_by_keyboard(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setenv(API_KEY, server.login["token"])
+    monkeypatch.setenv(API_KEY, server.token)
     flags = ("--label-studio", server.url, "--photo-folder", work / "photos")
     sent = send(*flags)
     assert (sent["listings"], sent["tasks"], sent["sent"]) == (13, 12, 12)
@@ -191,7 +161,7 @@ def test_ten_listings_decided_by_keyboard(
     assert "1 of 13 listings have no photo to show" in caplog.text
     assert send(*flags)["sent"] == 0
 
-    with reviewer(sent["page"], server.login["user"], server.login["password"]) as person:
+    with reviewer(sent["page"], server.user, server.password) as person:
         for n, keys in enumerate(["1", "2", "3", "6", "7", "8", "9", "0", "14", "4"]):
             person.see(name(n))
             assert person.photos() == 2
@@ -236,7 +206,7 @@ def test_the_files_are_what_label_studio_imports(
     server: Server, work: Path, send: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without a server: its own import takes the two files."""
-    monkeypatch.setenv(API_KEY, server.login["token"])
+    monkeypatch.setenv(API_KEY, server.token)
     report = send("--photo-folder", work / "photos")
     assert "sent" not in report
     studio = LabelStudio.connect(server.url)
@@ -263,7 +233,7 @@ def test_what_it_says_when_it_cannot(
     monkeypatch.setenv(API_KEY, "0" * 40)
     fetch("--label-studio", server.url, code=2)
     assert "401 Unauthorized" in error_line(capsys)
-    monkeypatch.setenv(API_KEY, server.login["token"])
+    monkeypatch.setenv(API_KEY, server.token)
     fetch("--label-studio", server.url, "--project", "Nobody's", code=3)
     assert 'no project "Nobody\'s"' in error_line(capsys)
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -282,7 +252,7 @@ def test_what_it_says_when_it_cannot(
 
 def test_an_access_token_that_is_exchanged(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Label Studio's newer tokens: they are asked for a short one."""
-    monkeypatch.setenv(API_KEY, server.login["token"])
+    monkeypatch.setenv(API_KEY, server.token)
     token = LabelStudio.connect(server.url).request("POST", "/api/token/")["token"]
     monkeypatch.setenv(API_KEY, token)
     assert "ada@shop.example" in LabelStudio.connect(server.url).reviewers().values()

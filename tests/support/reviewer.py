@@ -47,11 +47,11 @@ class Reviewer:
         self._page.goto(url)
 
     def see(self, listing: str) -> None:
-        """Wait until a listing is shown, with all its photos."""
+        """Wait until a listing is shown, with all its photos that can be."""
         self._page.get_by_text(listing, exact=True).first.wait_for()
         self._page.locator(".lsf-choice__item").first.wait_for()
         self._page.wait_for_function(
-            "[...document.querySelectorAll('#photos img')].every(i => i.complete && i.naturalWidth)"
+            "[...document.querySelectorAll('#photos img')].every(photo => photo.complete)"
         )
 
     def press(self, key: str) -> None:
@@ -86,7 +86,10 @@ class Reviewer:
 
     def photos(self) -> int:
         """How many photos are shown."""
-        return self._page.locator("#photos img").count()
+        shown: int = self._page.evaluate(
+            "[...document.querySelectorAll('#photos img')].filter(p => p.naturalWidth).length"
+        )
+        return shown
 
     def picture(self, path: Path) -> None:
         """Take a screenshot."""
