@@ -31,7 +31,7 @@ from seer_model.backbones.constants import DEFAULT_BACKBONE
 from seer_model.backbones.embedder import PhotoEmbedder
 from seer_model.photos.limits import PhotoLimits
 from seer_model.photos.pixels import prepare_photo
-from seer_model.photos.resemblance import SIDE, Searchable, resemblance
+from seer_model.photos.resemblance import SIDE, Searchable, as_grey, resemblance
 from seer_model.photos.source import PhotoSource
 from seer_model.reviews.neighbours import Neighbourhoods, nearest
 from seer_model.tracking.registry import resolve_backbone
@@ -40,7 +40,6 @@ from tests.support.edited_photos import edits
 DATA_SETS = ("grocery", "clothing")
 PHOTOS = 1500
 EDITED = 150
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def measure(photos: Sequence[Path], backbone: Backbone, seed: int) -> dict[str, Any]:
@@ -112,8 +111,7 @@ def _remember(data: list[bytes]) -> None:
 
 @cache
 def _searchable(number: int) -> Searchable:
-    pixels = prepare_photo(_data[number], SIDE, PhotoLimits())
-    return Searchable((pixels @ _LUMA).round().astype(np.uint8))
+    return Searchable(as_grey(prepare_photo(_data[number], SIDE, PhotoLimits())))
 
 
 def _score(pair: tuple[int, int]) -> float:

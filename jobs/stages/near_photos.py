@@ -1,8 +1,6 @@
 """Find photos that are near each other, on Spark: candidates by embedding, then by pixels."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
 from functools import partial
 
 import numpy as np
@@ -11,20 +9,13 @@ import pyarrow as pa
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F  # noqa: N812
 
-from jobs.stages.worker import is_retry
-from schemas.rejects import RejectReason
-from seer_model.photos.isolated import IsolatedDecoder
+from jobs.stages.small_photos import load_squares
 from seer_model.photos.limits import PhotoLimits
-from seer_model.photos.loader import PhotoLoader
-from seer_model.photos.pixels import load_photo
-from seer_model.photos.resemblance import SIDE, Searchable, resemblance
-from seer_model.photos.source import PhotoSource
+from seer_model.photos.resemblance import SIDE, Searchable, as_grey, resemblance
 from seer_model.reviews.neighbours import Neighbourhoods, nearest
 
 __all__ = ["candidate_pairs", "grey_squares", "resembling_pairs"]
 
-_AHEAD = 32
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
 _PAIR = "first string, second string, cosine float"
 
 
@@ -107,31 +98,19 @@ def grey_squares(photos: DataFrame, limits: PhotoLimits) -> DataFrame:
     """Read photos as small grey squares: `photo_key` and `grey`; without those not readable.
 
     Args:
-        photos: photo_key, once each, image_uri, image_bytes, image_key.
+        photos: photo_key, once each, image_uri, image_bytes.
         limits: Limits on photos.
     """
-    columns = ("photo_key", "image_uri", "image_bytes", "image_key")
+    columns = ("photo_key", "image_uri", "image_bytes")
     return photos.select(*columns).mapInArrow(
         partial(_read_grey, limits), "photo_key string, grey binary"
     )
 
 
 def _read_grey(limits: PhotoLimits, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    with closing(IsolatedDecoder(SIDE, limits)) as process:
-        decode = process.load if is_retry() else partial(load_photo, size=SIDE, limits=limits)
-        threads = max(1, (os.cpu_count() or 1) // 2)
-        with closing(PhotoLoader(decode, decode_threads=threads, limits=limits)) as loader:
-            for batch in batches:
-                rows = batch.to_pylist()
-                sources = [
-                    PhotoSource(row["image_uri"], row["image_bytes"], row["image_key"])
-                    for row in rows
-                ]
-                for row, pixels in zip(rows, loader.load(sources, ahead=_AHEAD), strict=True):
-                    if not isinstance(pixels, RejectReason):
-                        grey = (pixels @ _LUMA).round().astype(np.uint8)
-                        found = {"photo_key": [row["photo_key"]], "grey": [grey.tobytes()]}
-                        yield pa.record_batch(found)
+    for row, pixels in load_squares(batches, SIDE, limits):
+        grey = {"photo_key": [row["photo_key"]], "grey": [as_grey(pixels).tobytes()]}
+        yield pa.record_batch(grey)
 
 
 def resembling_pairs(pairs: DataFrame, squares: DataFrame, least: float) -> DataFrame:

@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
 from functools import partial
 
 import pyarrow as pa
@@ -10,27 +9,19 @@ from PIL import Image
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F  # noqa: N812
 
-from jobs.stages.worker import is_retry
-from schemas.rejects import RejectReason
-from seer_model.photos.isolated import IsolatedDecoder
+from jobs.stages.small_photos import load_squares
 from seer_model.photos.limits import PhotoLimits
-from seer_model.photos.loader import PhotoLoader
-from seer_model.photos.pixels import load_photo
-from seer_model.photos.source import PhotoSource
 
 __all__ = ["read_thumbnails"]
 
 _SIDE = 96
 _QUALITY = 80
-_AHEAD = 32
 
 
 def read_thumbnails(
     photos: DataFrame, listing_ids: Sequence[str], limits: PhotoLimits
 ) -> dict[str, bytes]:
     """Return a small square JPEG of each listing's first photo.
-
-    A photo that crashes the decoder is decoded again in a process of its own, as in `embed_photos`.
 
     Args:
         photos: What `jobs.stages.manifest.read_photos` returns.
@@ -53,16 +44,7 @@ def read_thumbnails(
 
 
 def _thumbnails(limits: PhotoLimits, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    with closing(IsolatedDecoder(_SIDE, limits)) as process:
-        decode = process.load if is_retry() else partial(load_photo, size=_SIDE, limits=limits)
-        with closing(PhotoLoader(decode, decode_threads=1, limits=limits)) as loader:
-            for batch in batches:
-                rows = batch.to_pylist()
-                sources = [PhotoSource(row["image_uri"], row["image_bytes"]) for row in rows]
-                for row, pixels in zip(rows, loader.load(sources, ahead=_AHEAD), strict=True):
-                    if isinstance(pixels, RejectReason):
-                        continue
-                    jpeg = io.BytesIO()
-                    Image.fromarray(pixels).save(jpeg, "JPEG", quality=_QUALITY)
-                    found = {"listing_id": [row["listing_id"]], "photo": [jpeg.getvalue()]}
-                    yield pa.record_batch(found)
+    for row, pixels in load_squares(batches, _SIDE, limits):
+        jpeg = io.BytesIO()
+        Image.fromarray(pixels).save(jpeg, "JPEG", quality=_QUALITY)
+        yield pa.record_batch({"listing_id": [row["listing_id"]], "photo": [jpeg.getvalue()]})

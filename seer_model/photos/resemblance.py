@@ -12,7 +12,9 @@ from PIL import Image
 from scipy import fft
 from scipy.ndimage import gaussian_filter
 
-__all__ = ["SIDE", "Searchable", "resemblance"]
+from seer_model.photos.square import Pixels
+
+__all__ = ["SIDE", "Searchable", "as_grey", "resemblance"]
 
 SIDE = 128
 """Side of the grey squares to compare, in pixels."""
@@ -24,8 +26,15 @@ _BLUR, _SHADING = 1.0, 4.0
 # Of a flat area nothing can be found: a standard deviation below one grey level counts as one.
 _LEAST_DEVIATION = 1.0
 
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601
+
 Grey = npt.NDArray[np.uint8]
 _Floats = npt.NDArray[np.float32]
+
+
+def as_grey(pixels: Pixels) -> Grey:
+    """The luma of pixels, uint8, (SIDE, SIDE, 3), as uint8, (SIDE, SIDE)."""
+    return np.asarray((pixels @ _LUMA).round(), np.uint8)
 
 
 class Searchable:

@@ -101,7 +101,8 @@ def test_a_day_by_itself_and_with_those_before(
     assert groups(tmp_path) == [copies]
     assert (figures["groups"], figures["rows"], figures["largest_group"]) == (1, 9, 9)
 
-    figures = find("--window", "10")
+    # In small cells, too.
+    figures = find("--window", "10", "--cell", "12")
     assert (figures["days"], figures["photos_before"], figures["photos_embedded"]) == (2, 2, 2)
     assert groups(tmp_path) == [{"stolen", "owner"}, {"goods 2", "relisted"}, copies] or groups(
         tmp_path
@@ -116,14 +117,6 @@ def test_a_day_by_itself_and_with_those_before(
     assert (rows["owner"]["seen_on"], rows["stolen"]["score"]) == (date(2026, 11, 20), 1.0)
     assert 0.95 <= rows["relisted"]["score"] <= 1
     assert sum(each["is_representative"] for each in rows.values()) == 3
-
-
-def test_small_cells_find_the_same(find: Find, tmp_path: Path) -> None:
-    find("--window", "10")
-    whole = groups(tmp_path)
-    again = find("--window", "10", "--cell", "12")
-    assert again["photos_embedded"] == 0
-    assert [len(group) for group in groups(tmp_path)] == [len(group) for group in whole]
 
 
 def test_too_few_photos(

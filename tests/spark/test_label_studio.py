@@ -20,6 +20,7 @@ from tests.support.embedding_rows import error_line
 from tests.support.label_studio import INSTALLED, Server, label_studio
 from tests.support.manifest_rows import DS, DrawPhoto, WriteManifest, row
 from tests.support.paths import ROOT
+from tests.support.photo_server import photo_server
 from tests.support.reviewer import CHROMIUM, reviewer
 
 pytestmark = [
@@ -42,11 +43,20 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
+def web_photo(draw_photo: DrawPhoto) -> Iterator[str]:
+    with photo_server({"a.jpg": draw_photo(COLOURS[0])}, {}) as (address, _):
+        yield f"{address}/a.jpg"
+
+
+@pytest.fixture(scope="module")
 def work(
-    draw_photo: DrawPhoto, write_manifest: WriteManifest, tmp_path_factory: pytest.TempPathFactory
+    draw_photo: DrawPhoto,
+    write_manifest: WriteManifest,
+    web_photo: str,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
-    """A queue of thirteen listings: two photos each in a folder, but one's in the manifest, one's
-    on a web server, and one's nowhere.
+    """A queue of thirteen listings: two photos each in a folder, but one is in the manifest, one on
+    a web server, and some are where nothing can show them.
     """
     work = tmp_path_factory.mktemp("work")
     (work / "tree.csv").write_text(TREE, encoding="utf-8")
@@ -59,6 +69,7 @@ def work(
             rows.append(row(name(n), index, image_uri=str(photo)))
     rows[0] |= {"image_uri": None, "image_bytes": (work / "photos" / "0 0%.jpg").read_bytes()}
     rows[1] |= {"image_uri": (work / "photos" / "0 1%.jpg").as_uri()}
+    rows[5] |= {"image_uri": web_photo}
     rows[-4] |= {"image_uri": "s3://bucket/a.jpg"}
     rows[-3] |= {"image_uri": "hdfs://cluster/b.jpg"}
     rows[-2] |= {"image_uri": "/etc/passwd"}
@@ -144,6 +155,7 @@ DECIDED = {
 def test_ten_listings_decided_by_keyboard(
     server: Server,
     work: Path,
+    web_photo: str,
     send: Run,
     fetch: Run,
     monkeypatch: pytest.MonkeyPatch,
@@ -172,7 +184,7 @@ def test_ten_listings_decided_by_keyboard(
             person.submit()
         person.see(name(10))
         assert person.texts()[0] == "Red 0.40\nWarm[1]"
-        assert person.elsewhere == []
+        assert set(person.elsewhere) == {web_photo}
 
     read = ("--label-studio", server.url)
     figures = fetch(*read)

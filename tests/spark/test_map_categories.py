@@ -11,6 +11,7 @@ import pytest
 
 from jobs import map_categories
 from schemas.categories import check_categories
+from schemas.taxonomy_readers import read_taxonomy
 from seer_model.categorizer.bundle import Bundle
 from tests.support.decisions import decision, write_decisions
 from tests.support.embedding_rows import error_line
@@ -22,6 +23,7 @@ from tests.support.manifest_rows import (
     WriteManifest,
     row,
 )
+from tests.support.paths import DATA
 
 pytestmark = pytest.mark.spark
 
@@ -199,6 +201,31 @@ def test_labels_are_mapped_once(day: Path, run: Run, tmp_path: Path) -> None:
     assert {name: each["category_id"] for name, each in found.items()} == {"a": "2", "c": None}
     assert {each["taxonomy_version"] for each in found.values()} == {figures["to_taxonomy"]}
     assert run("--labels", labels)["written"] == 0
+
+
+@pytest.mark.photos
+def test_shopifys_mapping_to_googles_tree(
+    run: Run, write_manifest: WriteManifest, tmp_path: Path
+) -> None:
+    """One listing of every category of Shopify's."""
+    folder = DATA / "taxonomy"
+    shopify = folder / "shopify" / "dist_en_categories.txt"
+    google = folder / "google" / "taxonomy-with-ids.en-US.txt"
+    (mapping,) = (folder / "shopify").glob("*_to_google_*")
+    rows = [
+        row(f"a {each.category_id}", image_uri="/x.jpg", category_id=each.category_id)
+        for each in read_taxonomy(shopify)
+    ]
+    figures = run(
+        *("--mapping", mapping, "--old-taxonomy", shopify, "--taxonomy", google),
+        *("--manifest", write_manifest(tmp_path / "manifest", rows), "--ds", DS),
+    )
+    assert (figures["rows"], figures["mapped"], figures["unmapped"]) == (10_595, 10_535, 60)
+    assert figures["categories_mapped"] == 10_535
+    found = by_listing(ds.dataset(tmp_path / "mapped" / f"ds={DS}").to_table())
+    tree = read_taxonomy(google)
+    assert tree[found["a aa-1-13"]["category_id"]].path[0] == "Apparel & Accessories"
+    assert found["a bu"]["category_id"] is None
 
 
 @pytest.mark.parametrize(

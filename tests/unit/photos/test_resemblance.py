@@ -11,15 +11,14 @@ from demo.samples.products import KINDS
 from demo.samples.scenes import draw_scene
 from seer_model.photos.limits import PhotoLimits
 from seer_model.photos.pixels import prepare_photo
-from seer_model.photos.resemblance import SIDE, Searchable, resemblance
+from seer_model.photos.resemblance import SIDE, Searchable, as_grey, resemblance
 from tests.support.edited_photos import as_jpeg, edits
 
 LEAST = 0.95
 
 
 def searchable(data: bytes) -> Searchable:
-    pixels = prepare_photo(data, SIDE, PhotoLimits())
-    return Searchable((pixels @ np.array([0.299, 0.587, 0.114])).round().astype(np.uint8))
+    return Searchable(as_grey(prepare_photo(data, SIDE, PhotoLimits())))
 
 
 @pytest.fixture(scope="module")
