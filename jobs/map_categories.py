@@ -98,7 +98,7 @@ from jobs.command.locations import Table
 from jobs.command.progress import show_progress
 from jobs.command.report import write_report
 from jobs.command.session import parquet_reader, start_session
-from jobs.stages.category_mapping import Outcome, choose_by_score, mapped_names, with_mapping
+from jobs.stages.category_mapping import choose_by_score, mapped_names, with_mapping
 from jobs.stages.decisions import add_decisions, read_decisions
 from jobs.stages.manifest import read_photos
 from jobs.stages.mapped_rows import (
@@ -113,7 +113,7 @@ from jobs.stages.scratch import scratch_base, scratch_space
 from jobs.stages.store.opening import hold_store, open_store
 from jobs.stages.worker import ship_model
 from jobs.tables.opening import read_table
-from schemas.category_mapping import CategoryMapping, read_mapping
+from schemas.category_mapping import CategoryMapping, Outcome, read_mapping
 from schemas.errors import DataContractError, SettingsError
 from schemas.labels import CATEGORY_TASK
 from schemas.taxonomy import Taxonomy

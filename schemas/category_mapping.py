@@ -15,28 +15,30 @@ from pathlib import Path
 from schemas.errors import DataContractError, SettingsError
 from schemas.taxonomy import Taxonomy
 
-__all__ = ["CategoryMapping", "Mapped", "read_mapping"]
+__all__ = ["CategoryMapping", "Outcome", "read_mapping"]
 
 _FROM, _TO = "→", "⇒"
 _Pair = tuple[str, str, str | None]
 """Where it was read, a category, and what it is in the other tree or None."""
 
 
-class Mapped(StrEnum):
-    """What a mapping says of a category."""
+class Outcome(StrEnum):
+    """What becomes of a category."""
 
-    ONE = "one"
-    """It is one category of the other tree."""
+    MAPPED = "mapped"
+    """It is the one category that the mapping names."""
     BY_ANCESTOR = "by_ancestor"
-    """It has no line of its own; the nearest category above it that has one is used."""
-    SEVERAL = "several"
-    """It is one of several."""
+    """It has no line; it is what the mapping names for the nearest category above it."""
+    BY_SCORE = "by_score"
+    """It became several, of which a model of the new tree is sure of one."""
+    AMBIGUOUS = "ambiguous"
+    """It became one of several."""
     RETIRED = "retired"
-    """It is none: the mapping says so."""
-    MISSING = "missing"
+    """It is none any more: the mapping says so."""
+    UNMAPPED = "unmapped"
     """Neither it nor any category above it has a line."""
     UNKNOWN = "unknown"
-    """The tree that is mapped from lacks it."""
+    """The old tree lacks it."""
 
 
 class CategoryMapping:
@@ -61,20 +63,20 @@ class CategoryMapping:
         """How many categories have a line."""
         return len(self._targets)
 
-    def find(self, category: str) -> tuple[Mapped, tuple[str, ...]]:
+    def find(self, category: str) -> tuple[Outcome, tuple[str, ...]]:
         """What a category of the old tree is in the new one: one, several, or none."""
         if category not in self.old:
-            return Mapped.UNKNOWN, ()
+            return Outcome.UNKNOWN, ()
         above = reversed(self.old.ancestors(category))
         own = next((name for name in (category, *above) if name in self._targets), None)
         if own is None:
-            return Mapped.MISSING, ()
+            return Outcome.UNMAPPED, ()
         found = self._targets[own]
         if not found:
-            return Mapped.RETIRED, ()
+            return Outcome.RETIRED, ()
         if len(found) > 1:
-            return Mapped.SEVERAL, found
-        return (Mapped.ONE if own == category else Mapped.BY_ANCESTOR), found
+            return Outcome.AMBIGUOUS, found
+        return (Outcome.MAPPED if own == category else Outcome.BY_ANCESTOR), found
 
 
 def read_mapping(path: str | Path, old: Taxonomy, new: Taxonomy) -> CategoryMapping:

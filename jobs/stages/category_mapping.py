@@ -1,48 +1,18 @@
 """Map a column of categories from one taxonomy to another, on Spark."""
 
 from collections.abc import Collection, Iterable
-from enum import StrEnum
 
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812
 
-from schemas.category_mapping import CategoryMapping, Mapped
+from schemas.category_mapping import CategoryMapping, Outcome
 from schemas.taxonomy import Taxonomy
 
-__all__ = ["CHOSEN", "Outcome", "choose_by_score", "mapped_names", "with_mapping"]
+__all__ = ["CHOSEN", "choose_by_score", "mapped_names", "with_mapping"]
 
 CHOSEN = "chosen"
 """The column of what was chosen of several categories."""
-
-
-class Outcome(StrEnum):
-    """What became of a listing's category."""
-
-    MAPPED = "mapped"
-    """It is the one category that the mapping names."""
-    BY_ANCESTOR = "by_ancestor"
-    """It is what the mapping names for the nearest category above it."""
-    BY_SCORE = "by_score"
-    """Of several it is the one that a model of the new tree is sure of."""
-    AMBIGUOUS = "ambiguous"
-    """It may be one of several."""
-    RETIRED = "retired"
-    """It has no category any more."""
-    UNMAPPED = "unmapped"
-    """The mapping has no line for it, nor for any category above it."""
-    UNKNOWN = "unknown"
-    """The old tree lacks it."""
-
-
-_OUTCOMES = {
-    Mapped.ONE: Outcome.MAPPED,
-    Mapped.BY_ANCESTOR: Outcome.BY_ANCESTOR,
-    Mapped.SEVERAL: Outcome.AMBIGUOUS,
-    Mapped.RETIRED: Outcome.RETIRED,
-    Mapped.MISSING: Outcome.UNMAPPED,
-    Mapped.UNKNOWN: Outcome.UNKNOWN,
-}
 
 
 def mapped_names(
@@ -54,7 +24,7 @@ def mapped_names(
         pa.table(
             {
                 "category_id": pa.array(found, pa.string()),
-                "outcome": pa.array([_OUTCOMES[kind].value for kind, _ in found.values()]),
+                "outcome": pa.array([kind.value for kind, _ in found.values()]),
                 "targets": pa.array([names for _, names in found.values()], pa.list_(pa.string())),
             }
         )

@@ -13,14 +13,13 @@ from jobs.label_studio.server import API_KEY, LabelStudio
 from schemas.taxonomy import Category, Taxonomy
 from scripts.object_store import KEY, SECRET, object_store
 from tests.support.edited_photos import as_jpeg
-from tests.support.label_studio import INSTALLED, label_studio
+from tests.support.label_studio import label_studio
 from tests.support.paths import ROOT
 from tests.support.reviewer import CHROMIUM, reviewer
 
 pytestmark = [
     pytest.mark.lake,
     pytest.mark.slow,
-    pytest.mark.skipif(not INSTALLED, reason="needs .venv-review (`make test-lake`)"),
     pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium"),
 ]
 

@@ -17,7 +17,7 @@ from jobs import export_reviews, import_reviews
 from jobs.label_studio.server import API_KEY, LabelStudio
 from schemas.reviews import REVIEWS
 from tests.support.embedding_rows import error_line
-from tests.support.label_studio import INSTALLED, Server, label_studio
+from tests.support.label_studio import Server, label_studio
 from tests.support.manifest_rows import DS, DrawPhoto, WriteManifest, row
 from tests.support.paths import ROOT
 from tests.support.photo_server import photo_server
@@ -26,7 +26,6 @@ from tests.support.reviewer import CHROMIUM, reviewer
 pytestmark = [
     pytest.mark.spark,
     pytest.mark.slow,
-    pytest.mark.skipif(not INSTALLED, reason="needs .venv-review (`make test`)"),
 ]
 
 COLOURS = ["warm/red", "warm/yellow", "cold/blue", "cold/green"]

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import psutil
+import pytest
 
 from scripts import review_standalone
 from scripts.child_processes import end
-
-INSTALLED = review_standalone.LABEL_STUDIO.exists()
 
 
 class Server(NamedTuple):
@@ -29,6 +28,8 @@ class Server(NamedTuple):
 @contextmanager
 def label_studio(folder: Path, **variables: str) -> Iterator[Server]:
     """Run a server with its data in a folder, and more environment variables of its own."""
+    if not review_standalone.LABEL_STUDIO.exists():
+        pytest.fail("no Label Studio: run `make .venv-review/.stamp`, as `make test` does")
     login = {"user": "ada@shop.example", "password": secrets.token_urlsafe(9)}
     login["token"] = secrets.token_hex(20)
     with socket.create_server(("127.0.0.1", 0)) as free:

@@ -12,6 +12,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 """Debian's name of the browser, and Alpine's."""
 _PATIENCE_MS = 20_000
 _BLINK_MS = 500
+_HEARD_MS = 5000
 _TRIES = 10
 
 
@@ -69,16 +70,25 @@ class Reviewer:
         self._page.locator(".ant-select-selector").click()
         self._page.get_by_placeholder("Search").fill(name)
         self._page.locator(".ant-select-tree-title", has_text=name).last.click()
-        # The search keeps the keys to itself until something else is clicked.
-        self._page.locator(".lsf-richtext").first.click()
+        self._leave_search()
 
     def submit(self) -> None:
-        """Submit the answer, and wait until it is kept."""
-        with self._page.expect_response(
-            lambda answer: "/annotations" in answer.url and answer.request.method == "POST"
-        ) as kept:
-            self._page.keyboard.press("Control+Enter")
-        assert kept.value.ok
+        """Submit the answer, again if the page did not hear it, and wait until it is kept."""
+        for _ in range(_TRIES):
+            with suppress(Error):
+                with self._page.expect_response(
+                    lambda answer: "/annotations" in answer.url and answer.request.method == "POST",
+                    timeout=_HEARD_MS,
+                ) as kept:
+                    self._page.keyboard.press("Control+Enter")
+                assert kept.value.ok
+                return
+            self._leave_search()
+        raise AssertionError("the answer was not submitted")
+
+    def _leave_search(self) -> None:
+        """The tree's search keeps the keys to itself until something else is clicked."""
+        self._page.locator(".lsf-richtext").first.click()
 
     def texts(self) -> list[str]:
         """The answers as they are shown."""

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.category_mapping import CategoryMapping, Mapped, read_mapping
+from schemas.category_mapping import CategoryMapping, Outcome, read_mapping
 from schemas.errors import DataContractError, SettingsError
 from schemas.taxonomy import Category, Taxonomy
 from schemas.taxonomy_readers import read_taxonomy
@@ -42,20 +42,20 @@ def read(folder: Path, text: str) -> CategoryMapping:
 def test_what_a_mapping_says(tmp_path: Path) -> None:
     mapping = read(tmp_path, TEXT)
     assert len(mapping) == 4
-    assert mapping.find("c") == (Mapped.ONE, ("1",))
-    assert mapping.find("c/h/caps") == (Mapped.BY_ANCESTOR, ("2",))
-    assert mapping.find("c/boots") == (Mapped.SEVERAL, ("1", "3"))
-    assert mapping.find("t") == (Mapped.RETIRED, ())
-    assert mapping.find("m") == (Mapped.MISSING, ())
-    assert mapping.find("x") == (Mapped.UNKNOWN, ())
+    assert mapping.find("c") == (Outcome.MAPPED, ("1",))
+    assert mapping.find("c/h/caps") == (Outcome.BY_ANCESTOR, ("2",))
+    assert mapping.find("c/boots") == (Outcome.AMBIGUOUS, ("1", "3"))
+    assert mapping.find("t") == (Outcome.RETIRED, ())
+    assert mapping.find("m") == (Outcome.UNMAPPED, ())
+    assert mapping.find("x") == (Outcome.UNKNOWN, ())
 
 
 def test_shopifys_format(tmp_path: Path) -> None:
     text = "# map\n\n→ Clothes\n⇒ Apparel\n⇒ Shoes\n\n→ Clothes > Headwear\n→ Toys\n⇒ Shoes\n"
     mapping = read(tmp_path, text)
-    assert mapping.find("c") == (Mapped.SEVERAL, ("1", "3"))
-    assert mapping.find("c/h/caps") == (Mapped.RETIRED, ())
-    assert mapping.find("t") == (Mapped.ONE, ("3",))
+    assert mapping.find("c") == (Outcome.AMBIGUOUS, ("1", "3"))
+    assert mapping.find("c/h/caps") == (Outcome.RETIRED, ())
+    assert mapping.find("t") == (Outcome.MAPPED, ("3",))
 
 
 def test_digest_is_of_pairs_and_trees(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_any_file_is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, d
     path = tmp_path_factory.getbasetemp() / "any-map"
     path.write_bytes(b"from_id,to_id\nc,1\n" + data)
     with suppress(DataContractError):
-        assert read_mapping(path, OLD, NEW).find("c")[0] in (Mapped.ONE, Mapped.SEVERAL)
+        assert read_mapping(path, OLD, NEW).find("c")[0] in (Outcome.MAPPED, Outcome.AMBIGUOUS)
 
 
 @pytest.mark.photos
@@ -110,7 +110,7 @@ def test_shopifys_mapping_to_googles_tree_is_whole() -> None:
     mapping = read_mapping(file, shopify, google)
     found = [mapping.find(each.category_id) for each in shopify]
     kinds = [kind for kind, _ in found]
-    assert len(mapping) == kinds.count(Mapped.ONE) == 10_535
+    assert len(mapping) == kinds.count(Outcome.MAPPED) == 10_535
     # Bundles, product add-ons, gift wrapping: Google's tree has nothing for them.
-    assert kinds.count(Mapped.MISSING) == len(shopify) - 10_535 == 60
+    assert kinds.count(Outcome.UNMAPPED) == len(shopify) - 10_535 == 60
     assert all(target in google for _, targets in found for target in targets)
