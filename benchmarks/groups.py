@@ -84,7 +84,8 @@ def read_listings(folder: Path, names: tuple[str, ...]) -> Listings:
     for listing in ids:
         row = first[listing] | {"kids": kids[first[listing]["path"]]}
         source = PhotoSource(str(folder / row["path"]), None)
-        attributes = photo_attributes(load_square(source, MEASURED_SIDE, PhotoLimits()))
+        square = load_square(source, MEASURED_SIDE, PhotoLimits())
+        attributes = photo_attributes(square.pixels)
         slices.append({name: found for name in names if (found := (row | attributes)[name])})
     return Listings(
         [folder / row["path"] for row in rows],

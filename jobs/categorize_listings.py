@@ -17,6 +17,7 @@ from pydantic import Field
 from jobs.command.locations import Location, ManifestLocation
 from jobs.command.photo_settings import SCRATCH, PhotoSettings
 from jobs.command.settings import Day, check_arguments, run_job
+from schemas.embeddings import Signal
 
 
 class CategorizeListings(PhotoSettings):
@@ -36,6 +37,11 @@ class CategorizeListings(PhotoSettings):
     )
     labels: Location | None = Field(
         None, description="what people decided, a folder or a table; wins over the model"
+    )
+    signals: list[Signal] = Field(
+        [],
+        description="what else to read of each photo, so that other jobs need not read it again "
+        "(repeatable): hashes, text",
     )
     scratch: str | None = SCRATCH
     drift_warning: float = Field(
@@ -67,6 +73,7 @@ from jobs.stages.publish.base import Partition
 from jobs.stages.publish.opening import CATEGORIES_TABLE, open_output
 from jobs.stages.scoring import score_photos
 from jobs.stages.scratch import scratch_base, scratch_space
+from jobs.stages.signals import SignalReading
 from jobs.stages.store.opening import hold_store, open_store
 from jobs.stages.unread import check_drivers, check_unread
 from jobs.stages.worker import ship_model
@@ -117,9 +124,10 @@ def categorize(settings: CategorizeListings) -> None:
             shipped = ship_model(spark, model.folder, model.bundle.digest)
             listed = photos.where(F.col("listing_id").isNotNull())
             limits = settings.photo_limits()
+            signals = SignalReading.of(settings.signals)
             for attempt in store.attempts(spark):
                 with attempt:
-                    embedded = embed_photos(listed, shipped, store, scratch, limits)
+                    embedded = embed_photos(listed, shipped, store, scratch, limits, signals)
                     check_unread(embedded.unread, data["rows"], settings.max_unread_share)
                     scores = score_photos(embedded.photos, shipped)
                     decided = decide_by_people(scores, decisions, taxonomy)

@@ -7,17 +7,19 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F  # noqa: N812
-from pyspark.sql.pandas.types import from_arrow_schema
+from pyspark.sql.pandas.types import from_arrow_schema, from_arrow_type
 
 from jobs.command.folders import Folder
 from jobs.command.progress import show_progress
 from jobs.command.session import default_parallelism, parquet_reader
 from jobs.stages.photo_count import PhotoCount, show_photos
+from jobs.stages.signals import NOTHING, SignalReading, as_hashes, as_text
 from jobs.stages.store.base import EmbeddingStore
 from jobs.stages.task_resources import embedding_resources
 from jobs.stages.worker import is_retry, load_embedder, task_device
+from schemas.embeddings import EMBEDDINGS, Signal
 from schemas.rejects import RejectReason
 from seer_model.backbones.embedder import EmbeddedPhoto
 from seer_model.photos.limits import PhotoLimits
@@ -46,9 +48,14 @@ _INPUT: pa.Schema = pa.schema(
 )
 _SOURCE = ("image_uri", "image_bytes", "image_key")
 _ADDED: pa.Schema = pa.schema(
-    [("vector", pa.binary()), ("reject_reason", pa.string()), ("device", pa.string())]
+    [
+        *(EMBEDDINGS.field(name) for name in ("vector", "reject_reason", *Signal)),
+        ("device", pa.string()),
+    ]
 )
 _OUTPUT: pa.Schema = pa.schema([*_INPUT, *_ADDED])
+_RESULT = ("listing_id", "image_index", "category_id", "split", "vector", "reject_reason")
+_SIGNAL_TYPES = {signal.value: from_arrow_type(EMBEDDINGS.field(signal).type) for signal in Signal}
 
 
 @dataclass(frozen=True)
@@ -57,7 +64,7 @@ class EmbeddedPhotos:
 
     Attributes:
         photos: listing_id, image_index, category_id, split, and either vector (little-endian
-            float16) or reject_reason; the other is null.
+            float16) or reject_reason; the other is null. And the signals that were asked for.
         embedded: Number of photos that this run read and embedded; the others came from the store
             or had nothing to read.
         devices: Photos embedded by device.
@@ -71,7 +78,12 @@ class EmbeddedPhotos:
 
 
 def embed_photos(
-    photos: DataFrame, model: str, store: EmbeddingStore, work: Folder, limits: PhotoLimits
+    photos: DataFrame,
+    model: str,
+    store: EmbeddingStore,
+    work: Folder,
+    limits: PhotoLimits,
+    signals: SignalReading = NOTHING,
 ) -> EmbeddedPhotos:
     """Embed the photos that the store does not have, and add them to it.
 
@@ -87,27 +99,35 @@ def embed_photos(
         store: The backbone's store.
         work: Scratch folder of this run, overwritten.
         limits: Limits on photos.
+        signals: What else to read of the photos; one that the store lacks it of is read again.
     """
     spark = photos.sparkSession
     store.recover(spark)
     rejected = F.col("problem").isNotNull()
-    ready = _with_vectors(photos.where(rejected), F.lit(None).cast("binary"), F.col("problem"))
+    wanted = [signal.value for signal in signals.made_by]
+    nothing = {name: F.lit(None).cast(_SIGNAL_TYPES[name]) for name in wanted}
+    ready = (
+        photos.where(rejected)
+        .withColumns({"vector": F.lit(None).cast("binary"), "reject_reason": F.col("problem")})
+        .withColumns(nothing)
+        .select(*_RESULT, *wanted)
+    )
     missing = photos.where(~rejected)
-    if (stored := store.read(spark)) is not None:
+    if (stored := store.read(spark, signals.made_by)) is not None:
         # A reject reason is true of bytes; an address may have others by now.
-        applies = F.col("embedded") | F.col("keyed_by_content")
+        applies = (F.col("embedded") | F.col("keyed_by_content")) & F.col("complete")
         found = missing.join(stored, "photo_key").where(applies)
-        known = stored.select(F.col("photo_key").alias("known"), "embedded")
+        known = stored.select(F.col("photo_key").alias("known"), "embedded", "complete")
         same = F.col("photo_key") == F.col("known")
         missing = missing.join(known, same & applies, "left_anti")
-        ready = ready.union(_with_vectors(found, F.col("vector"), F.col("reject_reason")))
+        ready = ready.union(found.select(*_RESULT, *wanted))
     with show_progress(spark, "looking photos up in the store"):
         count = missing.count()
     log.info("%d photos to embed", count)
     if not count:
         return EmbeddedPhotos(ready, 0, {}, {})
     folder = store.new_pending(work)
-    fresh = _embed(missing, count, model, folder, work, limits)
+    fresh = _embed(missing, count, model, folder, work, limits, signals)
     devices, reasons = Counter[str](), Counter[str]()
     for device, reason, rows in fresh.groupBy("device", "reject_reason").count().collect():
         devices[device] += rows
@@ -116,18 +136,18 @@ def embed_photos(
     unread = {reason.value: reasons[reason] for reason in RejectReason if reason.unread}
     store.append(fresh)
     store.discard_at_end(folder)
-    ready = ready.union(_with_vectors(fresh, F.col("vector"), F.col("reject_reason")))
+    ready = ready.union(fresh.select(*_RESULT, *wanted))
     return EmbeddedPhotos(ready, count, dict(devices), {k: n for k, n in unread.items() if n})
 
 
-def _with_vectors(photos: DataFrame, vector: Column, reject_reason: Column) -> DataFrame:
-    """The columns of `EmbeddedPhotos.photos`."""
-    added = (vector.alias("vector"), reject_reason.alias("reject_reason"))
-    return photos.select("listing_id", "image_index", "category_id", "split", *added)
-
-
 def _embed(
-    photos: DataFrame, count: int, model: str, folder: Folder, work: Folder, limits: PhotoLimits
+    photos: DataFrame,
+    count: int,
+    model: str,
+    folder: Folder,
+    work: Folder,
+    limits: PhotoLimits,
+    signals: SignalReading,
 ) -> DataFrame:
     """Embed every photo once, into Parquet files in `folder`."""
     spark = photos.sparkSession
@@ -139,7 +159,7 @@ def _embed(
             photos.select(*_INPUT.names, *_SOURCE)
             .repartition(tasks)
             .mapInArrow(
-                _task(model, limits, done),
+                _task(model, limits, signals, done),
                 from_arrow_schema(_OUTPUT),
                 profile=embedding_resources(spark),
             )
@@ -151,7 +171,7 @@ def _embed(
 
 
 def _task(
-    model: str, limits: PhotoLimits, done: PhotoCount
+    model: str, limits: PhotoLimits, signals: SignalReading, done: PhotoCount
 ) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     """What a task does with its batches. The embedder prefetches across their borders."""
 
@@ -170,18 +190,28 @@ def _task(
                     yield PhotoSource(*(column[row].as_py() for column in source))
 
         photos: list[EmbeddedPhoto] = []
-        for photo in done.counted(embedder.embed(sources(), isolated=is_retry())):
+        embedded = embedder.embed(
+            sources(),
+            isolated=is_retry(),
+            hashed=signals.hashes,
+            reader=signals.reader(),
+        )
+        for photo in done.counted(embedded):
             photos.append(photo)
             if len(photos) == in_flight[0].num_rows:
-                yield _output(in_flight.popleft(), photos, label)
+                yield _output(in_flight.popleft(), photos, label, signals)
                 photos = []
 
     return embed
 
 
-def _output(batch: pa.RecordBatch, photos: list[EmbeddedPhoto], device: str) -> pa.RecordBatch:
+def _output(
+    batch: pa.RecordBatch, photos: list[EmbeddedPhoto], device: str, signals: SignalReading
+) -> pa.RecordBatch:
     vectors = [None if photo.vector is None else photo.vector.tobytes() for photo in photos]
     reasons = [photo.reject_reason for photo in photos]
-    added = (vectors, reasons, [device] * len(photos))
+    hashes = [as_hashes(photo, signals) for photo in photos]
+    text = [as_text(photo, signals) for photo in photos]
+    added = (vectors, reasons, hashes, text, [device] * len(photos))
     columns = [pa.array(values, kind) for values, kind in zip(added, _ADDED.types, strict=True)]
     return pa.RecordBatch.from_arrays([*batch.columns, *columns], names=_OUTPUT.names)

@@ -13,8 +13,9 @@ from schemas.rejects import RejectReason
 from seer_model.photos.isolated import IsolatedDecoder
 from seer_model.photos.limits import PhotoLimits
 from seer_model.photos.loader import PhotoLoader
-from seer_model.photos.pixels import Pixels, load_photo
+from seer_model.photos.pixels import Pixels, resize_square
 from seer_model.photos.source import PhotoSource
+from seer_model.photos.square import load_square
 
 __all__ = ["load_squares"]
 
@@ -37,12 +38,19 @@ def load_squares(
         The row, and its pixels, uint8, (side, side, 3).
     """
     threads = max(1, (os.cpu_count() or 1) // 2)
-    with closing(IsolatedDecoder(side, limits)) as process:
-        decode = process.load if is_retry() else partial(load_photo, size=side, limits=limits)
-        with closing(PhotoLoader(decode, decode_threads=threads, limits=limits)) as loader:
+    square = partial(load_square, size=side, limits=limits)
+    with closing(IsolatedDecoder()) as process:
+
+        def decode(source: PhotoSource) -> Pixels:
+            found = process.load(square, source) if is_retry() else square(source)
+            return resize_square(found.pixels, side)
+
+        with closing(PhotoLoader(decode_threads=threads, limits=limits)) as loader:
             for batch in batches:
                 rows = batch.to_pylist()
                 sources = [PhotoSource(row["image_uri"], row["image_bytes"]) for row in rows]
-                for row, pixels in zip(rows, loader.load(sources, ahead=_AHEAD), strict=True):
+                for row, pixels in zip(
+                    rows, loader.load(sources, decode, ahead=_AHEAD), strict=True
+                ):
                     if not isinstance(pixels, RejectReason):
                         yield row, pixels

@@ -3,19 +3,30 @@
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
+from typing import NamedTuple
 
 import pyarrow as pa
-from PIL import Image
+from PIL import Image, ImageFilter
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F  # noqa: N812
 
 from jobs.stages.small_photos import load_squares
 from seer_model.photos.limits import PhotoLimits
 
-__all__ = ["read_thumbnails"]
+__all__ = ["Chosen", "read_chosen", "read_thumbnails"]
 
 _SIDE = 96
 _QUALITY = 80
+_BLUR = 12
+
+Chosen = tuple[str, int]
+"""A photo: its listing and `image_index`."""
+
+
+class _Wanted(NamedTuple):
+    listing_id: str
+    image_index: int
+    blurred: bool
 
 
 def read_thumbnails(
@@ -43,8 +54,65 @@ def read_thumbnails(
     return {row["listing_id"]: bytes(row["photo"]) for row in rows.collect()}
 
 
+def read_chosen(
+    photos: DataFrame, chosen: Sequence[Chosen], blurred: Sequence[Chosen], limits: PhotoLimits
+) -> dict[Chosen, bytes]:
+    """Return a small square JPEG of each chosen photo.
+
+    Args:
+        photos: What `jobs.stages.manifest.read_photos` returns.
+        chosen: Some dozens of photos.
+        blurred: Those of them of which no more than colours leaves the executors.
+        limits: Limits on photos.
+
+    Returns:
+        By photo; without those that cannot be read.
+    """
+    if not chosen:
+        return {}
+    hidden = set(blurred)
+    wanted = [_Wanted(*each, each in hidden) for each in chosen]
+    kinds = "listing_id string, image_index int, blurred boolean"
+    rows = (
+        photos.where(F.col("problem").isNull())
+        .join(
+            F.broadcast(photos.sparkSession.createDataFrame(wanted, kinds)),
+            list(_Wanted._fields[:2]),
+        )
+        .dropDuplicates(list(_Wanted._fields[:2]))
+        .select(*_Wanted._fields, "image_uri", "image_bytes")
+        .coalesce(1)
+        .mapInArrow(
+            partial(_chosen_thumbnails, limits),
+            "listing_id string, image_index int, photo binary",
+        )
+    )
+    return {(row["listing_id"], row["image_index"]): bytes(row["photo"]) for row in rows.collect()}
+
+
+def _chosen_thumbnails(
+    limits: PhotoLimits, batches: Iterable[pa.RecordBatch]
+) -> Iterator[pa.RecordBatch]:
+    for row, pixels in load_squares(batches, _SIDE, limits):
+        image = Image.fromarray(pixels)
+        if row["blurred"]:
+            image = image.filter(ImageFilter.GaussianBlur(_BLUR))
+        yield pa.record_batch(
+            {
+                "listing_id": [row["listing_id"]],
+                "image_index": pa.array([row["image_index"]], pa.int32()),
+                "photo": [_as_jpeg(image)],
+            }
+        )
+
+
 def _thumbnails(limits: PhotoLimits, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     for row, pixels in load_squares(batches, _SIDE, limits):
-        jpeg = io.BytesIO()
-        Image.fromarray(pixels).save(jpeg, "JPEG", quality=_QUALITY)
-        yield pa.record_batch({"listing_id": [row["listing_id"]], "photo": [jpeg.getvalue()]})
+        photo = _as_jpeg(Image.fromarray(pixels))
+        yield pa.record_batch({"listing_id": [row["listing_id"]], "photo": [photo]})
+
+
+def _as_jpeg(image: Image.Image) -> bytes:
+    jpeg = io.BytesIO()
+    image.save(jpeg, "JPEG", quality=_QUALITY)
+    return jpeg.getvalue()

@@ -3,13 +3,16 @@
     sources -> PhotoLoader (fetch and decode threads) -> batches -> Runtime -> embeddings, in order
 
 Backpressure bounds each stage: a number of photos is prefetched, a number of batches in flight.
+
+Whatever else is asked of a photo, its perceptual hashes and its text, is read as it is decoded, so
+that no photo is fetched twice.
 """
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,13 +22,16 @@ from seer_model.backbones.backbone import Backbone
 from seer_model.backbones.runtimes.base import Features, Runtime
 from seer_model.backbones.runtimes.choose import open_runtime
 from seer_model.photos.byte_budget import ByteBudget
+from seer_model.photos.fetch import fetch_photo
 from seer_model.photos.isolated import IsolatedDecoder
-from seer_model.photos.limits import PhotoLimits
-from seer_model.photos.loader import Loaded, PhotoLoader
-from seer_model.photos.pixels import Pixels, load_photo, resize_square
+from seer_model.photos.limits import PhotoLimits, PhotoRejected
+from seer_model.photos.loader import PhotoLoader
+from seer_model.photos.perceptual_hash import PhotoHashes
+from seer_model.photos.pixels import Pixels, resize_square
 from seer_model.photos.source import PhotoSource
+from seer_model.photos.square import Square, decode_square, load_square, load_whole
 
-__all__ = ["EmbeddedPhoto", "PhotoEmbedder"]
+__all__ = ["EmbeddedPhoto", "PhotoEmbedder", "TextLine", "TextReader"]
 
 _BATCHES_PREFETCHED = 4
 _BATCHES_IN_FLIGHT = 2
@@ -33,12 +39,58 @@ _BATCHES_IN_FLIGHT = 2
 _REJECTS_PER_PLACE = 4
 _FLOAT16_MAX = float(np.finfo(np.float16).max)
 
+Vector = npt.NDArray[np.float16]
+
+
+class TextLine(NamedTuple):
+    """A line of text in a photo.
+
+    Attributes:
+        line: What was read.
+        score: How sure the reader is of it, up to 1.
+        share: Of the photo's area that it takes.
+    """
+
+    line: str
+    score: float
+    share: float
+
+
+class TextReader(Protocol):
+    """Reads what is written in photos."""
+
+    @property
+    def short_side(self) -> int:
+        """Pixels that the short side of a photo needs for its text to be read."""
+
+    def read(self, pixels: Pixels) -> list[TextLine]:
+        """Read a whole photo, uint8, (rows, columns, 3)."""
+
 
 class EmbeddedPhoto(NamedTuple):
-    """A photo's embedding, float16 of shape (width,), or the reason why it has none."""
+    """What was made of a photo.
 
-    vector: npt.NDArray[np.float16] | None
+    Attributes:
+        vector: Its embedding, float16 of shape (width,); None if it cannot be used.
+        reject_reason: Why it cannot be used.
+        hashes: Its perceptual hashes, if they were asked for.
+        text: Its lines of text, if they were asked for.
+    """
+
+    vector: Vector | None
     reject_reason: RejectReason | None
+    hashes: PhotoHashes | None = None
+    text: list[TextLine] | None = None
+
+
+class _Signals(NamedTuple):
+    hashes: PhotoHashes | None
+    text: list[TextLine] | None
+
+
+class _Loaded(NamedTuple):
+    pixels: Pixels
+    signals: _Signals
 
 
 class PhotoEmbedder:
@@ -62,11 +114,8 @@ class PhotoEmbedder:
     ) -> None:
         self.runtime = runtime
         self._limits = limits
-        memory = ByteBudget(limits.max_decode_memory)
-        decode = partial(
-            load_photo, size=runtime.preprocessing.image_size, limits=limits, memory=memory
-        )
-        self._loader = PhotoLoader(decode, decode_threads=decode_threads, limits=limits)
+        self._memory = ByteBudget(limits.max_decode_memory)
+        self._loader = PhotoLoader(decode_threads=decode_threads, limits=limits)
 
     @classmethod
     def open(
@@ -91,7 +140,12 @@ class PhotoEmbedder:
         return cls(runtime, decode_threads=threads, limits=limits)
 
     def embed(
-        self, sources: Iterable[PhotoSource], *, isolated: bool = False
+        self,
+        sources: Iterable[PhotoSource],
+        *,
+        isolated: bool = False,
+        hashed: bool = False,
+        reader: TextReader | None = None,
     ) -> Generator[EmbeddedPhoto, None, None]:
         """Embed photos, in order; a photo that cannot be used yields its reject reason.
 
@@ -101,26 +155,27 @@ class PhotoEmbedder:
             sources: The photos.
             isolated: Decode in a separate process, one photo at a time: slower, but survives a
                 photo that crashes the decoder, and rejects it.
+            hashed: Make the perceptual hashes, too.
+            reader: Reads the text, too.
         """
-        if not isolated:
-            yield from self._embed(self._loader, sources)
-            return
         size = self.runtime.preprocessing.image_size
-
-        def load(source: PhotoSource) -> Pixels:
-            return resize_square(process.load(source), size)
-
+        if not isolated:
+            decoder = _Decoder(size, hashed, reader, self._limits, self._memory)
+            yield from self._embed(self._loader, sources, decoder)
+            return
         # The loader closes first: its thread uses the process.
         with (
-            closing(IsolatedDecoder(size, self._limits)) as process,
-            closing(PhotoLoader(load, decode_threads=1, limits=self._limits)) as loader,
+            closing(IsolatedDecoder()) as process,
+            closing(PhotoLoader(decode_threads=1, limits=self._limits)) as loader,
         ):
-            yield from self._embed(loader, sources)
+            decoder = _Decoder(size, hashed, reader, self._limits, None, process)
+            yield from self._embed(loader, sources, decoder)
 
     def _embed(
-        self, loader: PhotoLoader, sources: Iterable[PhotoSource]
+        self, loader: PhotoLoader, sources: Iterable[PhotoSource], decoder: "_Decoder"
     ) -> Generator[EmbeddedPhoto, None, None]:
-        loaded = loader.load(sources, ahead=_BATCHES_PREFETCHED * self.runtime.batch_size)
+        ahead = _BATCHES_PREFETCHED * self.runtime.batch_size
+        loaded = loader.load(sources, decoder.load, ahead=ahead)
         running: deque[_Batch] = deque()
         try:
             for batch in self._batches(loaded):
@@ -133,15 +188,73 @@ class PhotoEmbedder:
         finally:
             loaded.close()
 
-    def _batches(self, loaded: Iterable[Loaded]) -> Iterator["_Batch"]:
+    def _batches(self, loaded: Iterable[_Loaded | RejectReason]) -> Iterator["_Batch"]:
         batch = _Batch(self.runtime)
         for photo in loaded:
             batch.add(photo)
             if batch.is_full:
                 yield batch
                 batch = _Batch(self.runtime)
-        if batch.reasons:
+        if batch.photos:
             yield batch
+
+
+class _Decoder:
+    """What is decoded of a photo, in this process or in another one.
+
+    Args:
+        size: Side of the square that the trunk takes.
+        hashed: Whether to make the perceptual hashes.
+        reader: What reads the text, if anything does.
+        limits: Limits on photos.
+        memory: Of all threads that decode in this process.
+        process: Where to decode instead.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        hashed: bool,
+        reader: TextReader | None,
+        limits: PhotoLimits,
+        memory: ByteBudget | None,
+        process: IsolatedDecoder | None = None,
+    ) -> None:
+        self._size = size
+        self._hashed = hashed
+        self._reader = reader
+        self._limits = limits
+        self._memory = memory
+        self._process = process
+
+    def load(self, source: PhotoSource) -> _Loaded:
+        """Decode a photo whose bytes are present."""
+        if self._process is None:
+            encoded = fetch_photo(source, self._limits)
+            with decode_square(
+                encoded, self._size, self._limits, self._memory, hashed=self._hashed
+            ) as square:
+                return self._loaded(square, source)
+        load = partial(load_square, size=self._size, limits=self._limits, hashed=self._hashed)
+        return self._loaded(self._process.load(load, source), source)
+
+    def _loaded(self, square: Square, source: PhotoSource) -> _Loaded:
+        pixels = resize_square(square.pixels, self._size)
+        return _Loaded(pixels, _Signals(square.hashes, self._read_text(source)))
+
+    def _read_text(self, source: PhotoSource) -> list[TextLine] | None:
+        """Read a photo's text, if that was asked for and the photo can be decoded for it."""
+        if self._reader is None:
+            return None
+        load = partial(load_whole, short_side=self._reader.short_side, limits=self._limits)
+        try:
+            if self._process is None:
+                pixels = load(source, memory=self._memory)
+            else:
+                pixels = self._process.load(load, source)
+        except PhotoRejected:
+            return None
+        return self._reader.read(pixels)
 
 
 class _Batch:
@@ -153,29 +266,32 @@ class _Batch:
         self._pixels = np.zeros((runtime.batch_size, size, size, 3), np.uint8)
         self._used = 0
         self._wait: Callable[[], Features] | None = None
-        self.reasons: list[RejectReason | None] = []
+        self.photos: list[_Signals | RejectReason] = []
 
     @property
     def is_full(self) -> bool:
         places = self._runtime.batch_size
-        return self._used == places or len(self.reasons) >= _REJECTS_PER_PLACE * places
+        return self._used == places or len(self.photos) >= _REJECTS_PER_PLACE * places
 
-    def add(self, photo: Loaded) -> None:
+    def add(self, photo: _Loaded | RejectReason) -> None:
         if isinstance(photo, RejectReason):
-            self.reasons.append(photo)
+            self.photos.append(photo)
             return
-        self._pixels[self._used] = photo
+        self._pixels[self._used] = photo.pixels
         self._used += 1
-        self.reasons.append(None)
+        self.photos.append(photo.signals)
 
     def start(self) -> None:
         if self._used:
             self._wait = self._runtime.start(self._pixels)
 
     def finish(self) -> Iterator[EmbeddedPhoto]:
-        vectors: Iterator[npt.NDArray[np.float16]] = iter(())
+        vectors: Iterator[Vector] = iter(())
         if self._wait is not None:
             features = np.clip(self._wait(), -_FLOAT16_MAX, _FLOAT16_MAX)
             vectors = iter(features[: self._used].astype(np.float16))
-        for reason in self.reasons:
-            yield EmbeddedPhoto(next(vectors) if reason is None else None, reason)
+        for photo in self.photos:
+            if isinstance(photo, RejectReason):
+                yield EmbeddedPhoto(None, photo)
+            else:
+                yield EmbeddedPhoto(next(vectors), None, *photo)

@@ -45,14 +45,12 @@ class Categorizer:
     ) -> pa.RecordBatch:
         """Categorize listings from the embeddings of their photos, see `categorize`."""
         photos: dict[str, list[dict[str, object]]] = {}
-        for listing, index, (vector, reason) in zip(
-            listing_ids, image_indexes, embedded, strict=True
-        ):
+        for listing, index, photo in zip(listing_ids, image_indexes, embedded, strict=True):
             photos.setdefault(listing, []).append(
                 {
                     "image_index": index,
-                    "vector": None if vector is None else vector.tobytes(),
-                    "reject_reason": reason,
+                    "vector": None if photo.vector is None else photo.vector.tobytes(),
+                    "reject_reason": photo.reject_reason,
                 }
             )
         batch = pa.RecordBatch.from_arrays(

@@ -7,16 +7,19 @@ resizing is left to the parent.
 """
 
 import signal
+from collections.abc import Callable
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
+from typing import TypeVar
 
 from schemas.rejects import RejectReason
-from seer_model.photos.limits import PhotoLimits, PhotoRejected
+from seer_model.photos.limits import PhotoRejected
 from seer_model.photos.source import PhotoSource
-from seer_model.photos.square import Pixels, load_square
 
 __all__ = ["IsolatedDecoder"]
+
+Loaded = TypeVar("Loaded")
 
 # Not forked: in the child, a lock held by another thread of the parent would stay locked for ever.
 _SPAWN = get_context("spawn")
@@ -32,18 +35,17 @@ class IsolatedDecoder:
 
     Not thread-safe. The process starts with the first photo, and ends on `close` or with its
     parent.
-
-    Args:
-        size: See `load_square`.
-        limits: Limits on photos.
     """
 
-    def __init__(self, size: int, limits: PhotoLimits) -> None:
-        self._settings = (size, limits)
+    def __init__(self) -> None:
         self._child: tuple[SpawnProcess, Connection] | None = None
 
-    def load(self, source: PhotoSource) -> Pixels:
-        """Load a photo in the child process, see `load_square`.
+    def load(self, load: Callable[[PhotoSource], Loaded], source: PhotoSource) -> Loaded:
+        """Load a photo in the child process.
+
+        Args:
+            load: Loads it, such as a `partial` of `load_square`; sent to the process by its name.
+            source: The photo.
 
         Raises:
             PhotoRejected: The photo cannot be used; `UNREADABLE` if it crashed the process,
@@ -52,8 +54,8 @@ class IsolatedDecoder:
         """
         process, connection = self._child = self._child or self._start()
         try:
-            connection.send(source)
-            outcome: Pixels | Exception = connection.recv()
+            connection.send((load, source))
+            outcome: Loaded | Exception = connection.recv()
         except (EOFError, ConnectionError):
             process.join()
             code = process.exitcode
@@ -76,21 +78,21 @@ class IsolatedDecoder:
 
     def _start(self) -> tuple[SpawnProcess, Connection]:
         ours, theirs = _SPAWN.Pipe()
-        process = _SPAWN.Process(target=_serve, args=(theirs, *self._settings), daemon=True)
+        process = _SPAWN.Process(target=_serve, args=(theirs,), daemon=True)
         process.start()
         # Keep no copy of the child's end, so that its death closes the connection.
         theirs.close()
         return process, ours
 
 
-def _serve(connection: Connection, size: int, limits: PhotoLimits) -> None:
+def _serve(connection: Connection) -> None:
     """Decode photos in the child process until the parent closes the connection or ends."""
     while True:
         try:
-            source = connection.recv()
+            load, source = connection.recv()
         except (EOFError, ConnectionError):
             return
         try:
-            connection.send(load_square(source, size, limits))
+            connection.send(load(source))
         except Exception as error:  # Raised again in the parent.
             connection.send(error)

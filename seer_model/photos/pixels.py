@@ -56,11 +56,11 @@ def prepare_photo(
         PhotoRejected: See `decode_photo`.
     """
     with decode_square(data, size, limits, memory) as square:
-        return resize_square(square, size)
+        return resize_square(square.pixels, size)
 
 
 def resize_square(square: Pixels, size: int) -> Pixels:
-    """Resize what `decode_square` yields, the second half of `prepare_photo`."""
+    """Resize the pixels that `decode_square` yields, the second half of `prepare_photo`."""
     batch = torch.from_numpy(square).unsqueeze(0).permute(0, 3, 1, 2)
     resized = functional.interpolate(batch, (size, size), mode="bilinear", antialias=True)
     pixels: Pixels = resized.permute(0, 2, 3, 1).squeeze(0).contiguous().numpy()

@@ -14,8 +14,15 @@ from schemas.categories import CATEGORIES
 from schemas.columns import column
 from schemas.duplicates import DUPLICATES
 from schemas.manifest import MANIFEST
+from schemas.screening import SCREENING
 
-__all__ = ["CATEGORIES_TABLE", "DUPLICATES_TABLE", "MANIFEST_TABLE", "open_output"]
+__all__ = [
+    "CATEGORIES_TABLE",
+    "DUPLICATES_TABLE",
+    "MANIFEST_TABLE",
+    "SCREENING_TABLE",
+    "open_output",
+]
 
 
 def _by_day(columns: pa.Schema, comment: str) -> TableContract:
@@ -32,6 +39,7 @@ def _by_day(columns: pa.Schema, comment: str) -> TableContract:
 CATEGORIES_TABLE = _by_day(CATEGORIES, "Categories of listings, one row a listing and day")
 DUPLICATES_TABLE = _by_day(DUPLICATES, "Photos that are in several listings, one row a photo")
 MANIFEST_TABLE = _by_day(MANIFEST, "Photos of listings, one row a photo and day")
+SCREENING_TABLE = _by_day(SCREENING, "Whether listings may be shown, one row a listing and day")
 
 
 def open_output(spark: SparkSession, location: Path | Table, contract: TableContract) -> Output:

@@ -11,18 +11,21 @@ adds them, so that no more is lost than the tasks at work.
 import logging
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 
-from pyspark.sql import DataFrame, SparkSession
+import pyarrow as pa
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812
+from pyspark.sql.pandas.types import from_arrow_schema, from_arrow_type
 
 from jobs.command.folders import Folder
 from jobs.command.session import parquet_reader
 from jobs.stages.scratch import has_been_left, is_in_use, leave, mark_as_mine
+from schemas.embeddings import EMBEDDINGS, Signal
 from schemas.rejects import RejectReason
 
-__all__ = ["PENDING", "EmbeddingStore", "NoStore"]
+__all__ = ["NO_SIGNALS", "PENDING", "EmbeddingStore", "NoStore", "SignalMakers"]
 
 log = logging.getLogger(__name__)
 
@@ -30,10 +33,21 @@ PENDING = "_pending"
 """Name of the folder of embeddings that runs have not yet added."""
 
 _PERMANENT = [reason.value for reason in RejectReason if reason.permanent]
-_PENDING_COLUMNS = (
-    "photo_key string, keyed_by_content boolean, storable boolean, vector binary, "
-    "reject_reason string"
+_PENDING_COLUMNS = from_arrow_schema(
+    pa.schema(
+        [
+            ("photo_key", pa.string()),
+            ("keyed_by_content", pa.bool_()),
+            ("storable", pa.bool_()),
+            *(EMBEDDINGS.field(name) for name in ("vector", "reject_reason", *Signal)),
+        ]
+    )
 )
+
+SignalMakers = Mapping[Signal, str]
+"""The signals that a run needs of every photo, and who has to have made them."""
+
+NO_SIGNALS: SignalMakers = {}
 
 
 class EmbeddingStore(ABC):
@@ -56,7 +70,10 @@ class EmbeddingStore(ABC):
 
     @abstractmethod
     def rows(self, spark: SparkSession) -> DataFrame | None:
-        """image_key, vector and reject_reason as they are stored, or None if there are none."""
+        """image_key, vector, reject_reason and signals as they are stored; None if there are none.
+
+        In a table that was made before there were signals, their columns are missing.
+        """
 
     @abstractmethod
     def write(self, rows: DataFrame) -> None:
@@ -71,26 +88,37 @@ class EmbeddingStore(ABC):
         """
         yield nullcontext()
 
-    def read(self, spark: SparkSession) -> DataFrame | None:
+    def read(self, spark: SparkSession, signals: SignalMakers = NO_SIGNALS) -> DataFrame | None:
         """The stored embeddings, read when the frame is: see `attempts`.
+
+        Args:
+            spark: The session.
+            signals: Those that are needed.
 
         Returns:
             photo_key (unique), embedded (true or false), and accordingly vector (little-endian
-            float16) or reject_reason; the other is null. Or None if there are none.
+            float16) or reject_reason; the other is null. The signals that are needed, and
+            `complete`: whether an embedded photo has them all. Or None if there are none.
         """
         rows = self.rows(spark)
         if rows is None:
             return None
         reason = F.col("reject_reason")
         embedded = F.bool_or(reason.isNull())
-        # Whoever needs the keys alone has `embedded` without reading a vector.
+        made = {signal: _made_by(rows, signal, maker) for signal, maker in signals.items()}
+        complete = F.lit(True)
+        for column in made.values():
+            complete &= F.bool_or(column.isNotNull())
+        # Whoever needs the keys alone has `embedded` and `complete` without reading a vector.
         return (
             rows.where(reason.isNull() | reason.isin(_PERMANENT))
             .groupBy(F.col("image_key").alias("photo_key"))
             .agg(
                 embedded.alias("embedded"),
+                (~embedded | complete).alias("complete"),
                 F.max("vector").alias("vector"),
                 F.when(~embedded, F.min(reason)).alias("reject_reason"),
+                *(F.max(column).alias(signal) for signal, column in made.items()),
             )
         )
 
@@ -101,7 +129,7 @@ class EmbeddingStore(ABC):
         server's error page is no property of the photo whose address it answered.
 
         Args:
-            photos: photo_key, keyed_by_content, storable, vector and reject_reason.
+            photos: photo_key, keyed_by_content, storable, vector, reject_reason and signals.
         """
         lasting = F.col("vector").isNotNull() | (
             F.col("keyed_by_content") & F.col("reject_reason").isin(_PERMANENT)
@@ -112,6 +140,8 @@ class EmbeddingStore(ABC):
                 F.lit(self.digest).alias("backbone_digest"),
                 "vector",
                 "reject_reason",
+                *(_signal(photos, signal).alias(signal) for signal in Signal),
+                F.current_timestamp().alias("added_at"),
             )
         )
 
@@ -154,14 +184,35 @@ class EmbeddingStore(ABC):
                 .parquet(folder.uri)
             )
             if (rows := self.rows(spark)) is not None:
-                known = rows.select(F.col("image_key").alias("photo_key"))
-                pending = pending.join(known, "photo_key", "left_anti")
+                known = rows.select(
+                    F.col("image_key").alias("known"),
+                    *(
+                        _signal(rows, signal).isNotNull().alias(f"has_{signal}")
+                        for signal in Signal
+                    ),
+                )
+                same = F.col("photo_key") == F.col("known")
+                for signal in Signal:
+                    same &= F.col(signal).isNull() | F.col(f"has_{signal}")
+                pending = pending.join(known, same, "left_anti")
             if count := pending.count():
                 log.info("recovering %d embeddings of a run that was killed", count)
                 self.append(pending)
                 self.recovered += count
             if has_been_left(folder):
                 folder.remove()
+
+
+def _signal(rows: DataFrame, signal: Signal) -> Column:
+    found = F.col(signal) if signal in rows.columns else F.lit(None)
+    return found.cast(from_arrow_type(EMBEDDINGS.field(signal).type))
+
+
+def _made_by(rows: DataFrame, signal: Signal, maker: str) -> Column:
+    """A signal where it was made by whom it should be, else null."""
+    if signal not in rows.columns:
+        return F.lit(None)
+    return F.when(F.col(f"{signal}.made_by") == maker, F.col(signal))
 
 
 class NoStore(EmbeddingStore):

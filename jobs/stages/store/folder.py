@@ -22,18 +22,24 @@ from py4j.protocol import Py4JJavaError
 from pyspark.errors import PySparkException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812
+from pyspark.sql.pandas.types import from_arrow_schema
 
 from jobs.command.folders import LocalFolder
 from jobs.command.locks import take_lock
 from jobs.command.session import local_uri, parquet_reader
 from jobs.stages.store.base import PENDING, EmbeddingStore
+from schemas.embeddings import EMBEDDINGS, Signal
 from schemas.errors import SettingsError
 
 __all__ = ["FolderStore", "hold_folder"]
 
 log = logging.getLogger(__name__)
 
-_SCHEMA = "image_key string, vector binary, reject_reason string"
+_SCHEMA = from_arrow_schema(
+    pa.schema(
+        [EMBEDDINGS.field(n) for n in ("image_key", "vector", "reject_reason", *Signal, "added_at")]
+    )
+)
 
 
 class FolderStore(EmbeddingStore):
@@ -125,6 +131,8 @@ def _damaged_files(spark: SparkSession, runs: list[Path]) -> list[Path]:
                 F.max(F.length("image_key")),
                 F.max(F.length("vector")),
                 F.max(F.length("reject_reason")),
+                *(F.max(F.length(F.to_json(signal))) for signal in Signal),
+                F.max("added_at"),
             )
         )
         # Spark may spell the store's path in another way (links, escapes).

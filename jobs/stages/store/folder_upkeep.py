@@ -17,21 +17,23 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812
+from pyspark.sql.pandas.types import from_arrow_schema
 
 from jobs.command.progress import show_progress
 from jobs.command.session import local_uri, parquet_reader
 from jobs.stages.aggregates import aggregate
 from jobs.stages.store.base import PENDING
 from jobs.stages.store.folder import FolderStore, hold_folder
+from schemas.embeddings import EMBEDDINGS, Signal
 from schemas.errors import DataContractError, SettingsError
 
 __all__ = ["maintain_folder"]
 
 log = logging.getLogger(__name__)
 
-_SCHEMA = "image_key string, backbone_digest string, vector binary, reject_reason string"
+_SCHEMA = from_arrow_schema(EMBEDDINGS)
 _FILE_BYTES = 128 << 20
 
 
@@ -233,14 +235,26 @@ def _count(rows: DataFrame, digest: str, keys: DataFrame | None) -> _Counts:
 
 
 def _write(rows: DataFrame, digest: str, keys: DataFrame | None, files: int, target: Path) -> None:
-    """Write each photo to keep once, with a vector if any of its rows has one."""
+    """Write each photo to keep once, with a vector if any of its rows has one.
+
+    Of its signals, the last ones that were added are kept, whoever made them.
+    """
     if keys is not None:
         rows = rows.join(keys, "image_key", "left_semi")
     (
         rows.repartition(files, "image_key")
         .groupBy("image_key")
-        .agg(F.max(F.struct("vector", "reject_reason")).alias("row"))
-        .select("image_key", F.lit(digest).alias("backbone_digest"), "row.*")
+        .agg(
+            F.max(F.struct("vector", "reject_reason")).alias("row"),
+            *(_last(signal).alias(signal) for signal in Signal),
+            F.max("added_at").alias("added_at"),
+        )
+        .select("image_key", F.lit(digest).alias("backbone_digest"), "row.*", *Signal, "added_at")
         .write.mode("overwrite")
         .parquet(local_uri(target))
     )
+
+
+def _last(signal: Signal) -> Column:
+    # Without a signal there is no order, and such rows are not looked at.
+    return F.max_by(signal, F.when(F.col(signal).isNotNull(), F.col("added_at")))

@@ -20,7 +20,7 @@ from seer_model.backbones.embedder import EmbeddedPhoto, PhotoEmbedder
 from seer_model.backbones.preprocessing import Preprocessing, normalise
 from seer_model.backbones.runtimes.base import Features
 from seer_model.photos.limits import PhotoLimits
-from seer_model.photos.pixels import Pixels, prepare_photo
+from seer_model.photos.pixels import Pixels, prepare_photo, resize_square
 from seer_model.photos.source import PhotoSource
 
 PhotoBytes = Callable[..., bytes]
@@ -49,7 +49,7 @@ def vectors(embedder: PhotoEmbedder, photos: list[PhotoSource]) -> list[bytes]:
 
 def bits(embedded: Iterator[EmbeddedPhoto]) -> list[bytes]:
     found = []
-    for vector, reason in embedded:
+    for vector, reason, *_ in embedded:
         assert reason is None
         assert vector is not None
         found.append(vector.tobytes())
@@ -73,7 +73,7 @@ def test_vectors_are_those_of_the_trunk(
     with torch.inference_mode():
         inputs = normalise(torch.from_numpy(np.stack(pixels)), backbone.preprocessing)
         expected = backbone.build()(inputs).numpy()
-    for (vector, _), features in zip(embedder.embed(photos), expected, strict=True):
+    for (vector, *_), features in zip(embedder.embed(photos), expected, strict=True):
         assert vector is not None
         assert (vector.dtype, vector.shape) == (np.float16, (backbone.width,))
         assert cosine(vector, features) >= 0.9999
@@ -102,7 +102,7 @@ def test_no_photos_give_no_vectors(embedder: PhotoEmbedder) -> None:
 def test_a_value_beyond_float16_is_clipped(backbone: Backbone, photos: list[PhotoSource]) -> None:
     runtime = Watched(backbone.preprocessing, values=np.array([1e7, -1e7, np.inf], np.float32))
     runtime.go_on.set()
-    ((vector, _),) = PhotoEmbedder(runtime).embed(photos[:1])
+    ((vector, *_),) = PhotoEmbedder(runtime).embed(photos[:1])
     assert vector is not None
     largest = np.finfo(np.float16).max
     assert vector.tolist() == [largest, -largest, largest]
@@ -121,7 +121,7 @@ def test_neighbours_do_not_change_a_vector(
 ) -> None:
     sources = [NO_PHOTO if i is None else photos[i] for i in choice]
     found = list(embedder.embed(sources))
-    assert [None if v is None else v.tobytes() for v, _ in found] == [
+    assert [None if v is None else v.tobytes() for v, *_ in found] == [
         None if i is None else vectors[i] for i in choice
     ]
 
@@ -168,14 +168,16 @@ def test_every_reject_reason_is_reached_in_order(
     assert bad.keys() == set(RejectReason)
     sources = [source for reject in bad.values() for source in (reject, photos[1])]
     found = list(embedder.embed(sources))
-    assert [reason for _, reason in found[::2]] == list(bad)
-    assert all(vector is None for vector, _ in found[::2])
+    assert [photo.reject_reason for photo in found[::2]] == list(bad)
+    assert all(photo.vector is None for photo in found[::2])
     assert bits(iter(found[1::2])) == [vectors[1]] * len(bad)
 
 
 def test_only_rejects(embedder: PhotoEmbedder) -> None:
     sources = [PhotoSource(None, b"")] * (BATCH + 1)
-    assert list(embedder.embed(sources)) == [(None, RejectReason.EMPTY_FILE)] * (BATCH + 1)
+    assert list(embedder.embed(sources)) == [EmbeddedPhoto(None, RejectReason.EMPTY_FILE)] * (
+        BATCH + 1
+    )
 
 
 def test_an_error_that_is_not_the_photos_is_raised(
@@ -184,7 +186,7 @@ def test_an_error_that_is_not_the_photos_is_raised(
     def broken(*args: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("seer_model.photos.pixels.prepare_photo", broken)
+    monkeypatch.setattr("seer_model.backbones.embedder.resize_square", broken)
     with pytest.raises(MemoryError):
         list(embedder.embed(photos))
 
@@ -218,7 +220,7 @@ def test_rejects_do_not_wait_for_a_good_photo(embedder: PhotoEmbedder) -> None:
             yield NO_PHOTO
 
     with closing(embedder.embed(endless())) as embedded:
-        assert next(embedded) == (None, RejectReason.NO_PHOTO)
+        assert next(embedded) == EmbeddedPhoto(None, RejectReason.NO_PHOTO)
     assert next(asked) <= 20 * BATCH
 
 
@@ -268,9 +270,9 @@ def test_the_next_batches_are_decoded_and_started_while_one_is_computed(
     def counted(*args: Any) -> Pixels:
         if next(numbers) == 5 * BATCH:
             runtime.go_on.set()  # The first batch finishes once the fifth is decoded.
-        return prepare_photo(*args)
+        return resize_square(*args)
 
-    monkeypatch.setattr("seer_model.photos.pixels.prepare_photo", counted)
+    monkeypatch.setattr("seer_model.backbones.embedder.resize_square", counted)
     with closing(PhotoEmbedder(runtime).embed(islice(cycle(photos), 8 * BATCH))) as embedded:
         next(embedded)
         assert runtime.begun == 3
@@ -288,9 +290,9 @@ def test_closing_drops_photos_not_yet_started(
         if next(numbers) == 3 * BATCH + 1:
             stuck.set()
             assert closed.wait(timeout=30)
-        return prepare_photo(*args)
+        return resize_square(*args)
 
-    monkeypatch.setattr("seer_model.photos.pixels.prepare_photo", slow)
+    monkeypatch.setattr("seer_model.backbones.embedder.resize_square", slow)
     embedder = PhotoEmbedder(runtime)
     with closing(embedder.embed(cycle(photos))) as embedded:
         next(embedded)

@@ -78,8 +78,8 @@ def test_good_photos_between_all_kinds_keep_their_pixels(folder: Path) -> None:
     limits = PhotoLimits()
     memory = ByteBudget(limits.max_decode_memory)
     decode = partial(load_photo, size=64, limits=limits, memory=memory)
-    with closing(PhotoLoader(decode, decode_threads=2, limits=limits)) as loader:
-        found = list(loader.load(sources, ahead=16))
+    with closing(PhotoLoader(decode_threads=2, limits=limits)) as loader:
+        found = list(loader.load(sources, decode, ahead=16))
     bad, between = found[::2], found[1::2]
     reasons = {
         kind: None if isinstance(outcome, np.ndarray) else outcome

@@ -26,7 +26,7 @@ def test_only_decoding_threads_have_the_lowest_priority() -> None:
         return np.zeros((1, 1, 3), np.uint8)
 
     sources = [PhotoSource(None, b"a photo")] * 8
-    with closing(PhotoLoader(decode, decode_threads=2, limits=PhotoLimits())) as loader:
-        assert len(list(loader.load(sources, ahead=4))) == 8
+    with closing(PhotoLoader(decode_threads=2, limits=PhotoLimits())) as loader:
+        assert len(list(loader.load(sources, decode, ahead=4))) == 8
     assert set(seen) == {19 if sys.platform == "linux" else ours}
     assert priority() == ours

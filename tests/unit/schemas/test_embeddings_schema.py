@@ -9,4 +9,16 @@ def test_columns_and_types_of_the_contract():
         ("backbone_digest", "string", False),
         ("vector", "binary", True),
         ("reject_reason", "string", True),
+        (
+            "hashes",
+            "struct<made_by: string, whole: binary, unframed: binary, quality: int32>",
+            True,
+        ),
+        (
+            "text",
+            "struct<made_by: string, "
+            "lines: list<item: struct<line: string, score: float, share: float>>>",
+            True,
+        ),
+        ("added_at", "timestamp[us, tz=UTC]", True),
     ]
