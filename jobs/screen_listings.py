@@ -1,0 +1,286 @@
+"""Screen the listings of a manifest partition: may they be shown?
+
+    python -m jobs.screen_listings --manifest manifest --ds 2026-11-25 --embeddings embeddings \
+        --known-photos known_photos.parquet --rules rules.toml --output screening
+
+Photos are read in the same pass that embeds them: what the embedding store has already is not read
+again. Publishes `OUTPUT/ds=…`, one row a listing with its action and the findings that explain it.
+"""
+
+import logging
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from pydantic import Field
+
+from jobs.command.locations import Location, ManifestLocation
+from jobs.command.photo_settings import SCRATCH, PhotoSettings
+from jobs.command.settings import Day, check_arguments, run_job
+from seer_model.backbones.constants import DEFAULT_BACKBONE
+
+
+class ScreenListings(PhotoSettings):
+    """Screen every listing of a manifest partition, and publish an action for each."""
+
+    manifest: ManifestLocation = Field(description="the manifest's folder or table")
+    ds: Day = Field(description="the partition's date, YYYY-MM-DD")
+    output: Location = Field(description="a folder or a table, partitioned by ds")
+    rules: Path | None = Field(
+        None,
+        description="TOML file of rules for text (default: those of the package, which send "
+        "contact details to review)",
+    )
+    known_photos: Path | None = Field(
+        None, description="list of photos that must not come back, from jobs.list_known_photos"
+    )
+    backbone: str = Field(
+        DEFAULT_BACKBONE,
+        description="embeds the photos, so that other jobs find them in the store; "
+        "a model of the registry, too",
+    )
+    embeddings: Location | None = Field(
+        None, description="embedding store to read and add to, a folder or a table"
+    )
+    scratch: str | None = SCRATCH
+    page: Path | None = Field(None, description="write findings with photos to this HTML file")
+
+
+if __name__ == "__main__":
+    check_arguments(ScreenListings)  # Before the imports below, which take seconds.
+
+from pyspark.sql import DataFrame
+from pyspark.sql import functions as F  # noqa: N812
+
+from jobs.command import job_run
+from jobs.command.progress import show_progress
+from jobs.command.report import write_report
+from jobs.command.session import start_session
+from jobs.pages.screening import SHOWN, ScreenedListing, screening_page
+from jobs.stages.aggregates import aggregate
+from jobs.stages.embedding import embed_photos
+from jobs.stages.fingerprint import describe_data
+from jobs.stages.manifest import read_photos
+from jobs.stages.publish.opening import SCREENING_TABLE, open_output
+from jobs.stages.scratch import scratch_base, scratch_space
+from jobs.stages.screening import screen_photos
+from jobs.stages.signals import SignalReading
+from jobs.stages.store.opening import hold_store, open_store
+from jobs.stages.thumbnails import read_chosen
+from jobs.stages.unread import check_drivers, check_unread
+from jobs.stages.worker import ship_model
+from schemas.embeddings import Signal
+from schemas.errors import DataContractError
+from schemas.screening import SCREENING, Action
+from seer_model.backbones.backbone import Backbone, save_backbone
+from seer_model.photos.limits import PhotoLimits
+from seer_model.processes import scratch_folder
+from seer_model.screener.known_photos import read_known_photos
+from seer_model.screener.rules import DEFAULT_RULES, read_rules
+from seer_model.screener.screener import Screener, load_screener, save_screener
+from seer_model.tracking import registry, runs
+
+log = logging.getLogger(__name__)
+
+_EXACT_SIZE = 128
+
+
+def screen(settings: ScreenListings) -> None:
+    """Read, embed, screen, check, publish, show, report."""
+    ds = settings.ds.isoformat()
+    runs.connect(settings.tracking_uri)
+    backbone = registry.resolve_backbone(settings.backbone)
+    with tempfile.TemporaryDirectory(prefix="screener-", dir=scratch_folder()) as folder:
+        # Before Spark is started: a mistake in the rules need not wait for it.
+        rules = read_rules(settings.rules or DEFAULT_RULES)
+        if settings.known_photos is not None:
+            read_known_photos(settings.known_photos)
+        save_screener(rules, settings.known_photos, Path(folder) / "screener")
+        screener = load_screener(Path(folder) / "screener")
+        save_backbone(backbone, Path(folder) / "model" / "backbone")
+        if screener.known is not None and backbone.preprocessing.image_size < _EXACT_SIZE:
+            log.warning(
+                "photos are decoded for a backbone of %d px: edited known photos are found less "
+                "surely below %d px",
+                *(backbone.preprocessing.image_size, _EXACT_SIZE),
+            )
+        _screen(settings, ds, Path(folder), screener, backbone)
+
+
+def _screen(
+    settings: ScreenListings, ds: str, local: Path, screener: Screener, backbone: Backbone
+) -> None:
+    started = perf_counter()
+    signals = SignalReading.of(_signals(screener))
+    spark = start_session("screen_listings")
+    photos = read_photos(spark, settings.manifest, ds)
+    output = open_output(spark, settings.output, SCREENING_TABLE)
+    base = scratch_base(spark, settings.scratch, settings.output, settings.embeddings)
+    with (
+        runs.tracked_run("screen_listings", settings.run_parameters()) as run_id,
+        output.hold(ds, run_id) as partition,
+        hold_store(settings.embeddings),
+        scratch_space(base) as scratch,
+        open_store(settings.embeddings, backbone.digest, base) as store,
+    ):
+        data = describe_data(photos, settings.manifest, ds)
+        runs.log_data(data)
+        job_run.reads(settings.manifest, ds=ds, rows=data["rows"], version=data["digest"])
+        check_drivers(data, settings)
+        model = ship_model(spark, local / "model", backbone.digest)
+        rules = ship_model(spark, local / "screener", screener.digest)
+        listed = photos.where(F.col("listing_id").isNotNull())
+        limits = settings.photo_limits()
+        for attempt in store.attempts(spark):
+            with attempt:
+                embedded = embed_photos(listed, model, store, scratch, limits, signals)
+                check_unread(embedded.unread, data["rows"], settings.max_unread_share)
+                rows = _with_origin(
+                    screen_photos(embedded.photos, rules), screener, backbone, run_id
+                )
+                with show_progress(spark, "screening listings"):
+                    staged = partition.stage(rows, scratch)
+        counts = _check_counts(photos, staged)
+        published = partition.publish({"seer.run-id": run_id})
+        job_run.adds_to(settings.embeddings, rows=embedded.embedded)
+        job_run.writes(settings.output, ds=ds, rows=counts["listings"], columns=SCREENING)
+        figures = {
+            "ds": ds,
+            "backbone": f"{backbone.architecture}: {backbone.origin}",
+            "text_rules": len(screener.rules.text),
+            "known_photos": len(screener.known) if screener.known else 0,
+            "rules_digest": screener.digest,
+            **counts,
+            "photos_embedded": embedded.embedded,
+            "photos_unread": embedded.unread,
+            "devices": embedded.devices,
+            "embeddings_recovered": store.recovered,
+            "store_files_damaged": store.quarantined,
+            "published": published,
+            "run_id": run_id,
+        }
+        if settings.page is not None:
+            page = screening_page(figures, _strictest(output.read(spark, ds), photos, limits))
+            settings.page.parent.mkdir(parents=True, exist_ok=True)
+            settings.page.write_text(page, encoding="utf-8")
+            figures["page"] = str(settings.page)
+        figures["seconds"] = round(perf_counter() - started, 1)
+        runs.log_figures(figures)
+        write_report(figures, settings.report)
+
+
+def _signals(screener: Screener) -> Iterator[Signal]:
+    """What has to be read of photos for the rules that there are."""
+    if screener.known is not None:
+        yield Signal.HASHES
+    if screener.rules.text:
+        yield Signal.TEXT
+
+
+def _with_origin(
+    screened: DataFrame, screener: Screener, backbone: Backbone, run_id: str
+) -> DataFrame:
+    origin = {
+        "screener_name": f"{backbone.architecture}: {backbone.origin}",
+        "screener_version": backbone.digest[:12],
+        "rules_digest": screener.digest,
+        "run_id": run_id,
+        "screened_at": datetime.now(UTC),
+    }
+    for name, value in origin.items():
+        screened = screened.withColumn(name, F.lit(value))
+    return screened.select(*SCREENING.names)
+
+
+def _check_counts(photos: DataFrame, staged: DataFrame) -> dict[str, Any]:
+    """Check that every listing has one row, and that no photo was lost.
+
+    Returns:
+        Counts for the report.
+
+    Raises:
+        DataContractError: Something was lost or added; nothing was published.
+    """
+    read = aggregate(
+        photos,
+        F.countDistinct("listing_id").alias("listings"),
+        F.count("listing_id").alias("photos"),
+        F.count_if(F.col("listing_id").isNull()).alias("rows_without_listing"),
+    )
+    if not read.listings:
+        raise DataContractError(
+            f"the manifest has no row with a listing_id ({read.rows_without_listing} have none): "
+            "nothing was published"
+        )
+    written = aggregate(
+        staged,
+        F.count("*").alias("rows"),
+        F.countDistinct("listing_id").alias("listings"),
+        *[F.count_if(F.col("action") == each.value).alias(each.value) for each in Action],
+        F.coalesce(F.sum("photos_screened"), F.lit(0)).alias("screened"),
+        F.coalesce(F.sum("photos_rejected"), F.lit(0)).alias("rejected_photos"),
+    )
+    acted = sum(written[each.value] for each in Action)
+    if not read.listings == written.listings == written.rows == acted:
+        raise DataContractError(
+            f"{read.listings} listings read, but {written.rows} rows written for "
+            f"{written.listings} listings, {acted} with an action: nothing was published"
+        )
+    if read.photos != written.screened + written.rejected_photos:
+        raise DataContractError(
+            f"{read.photos} photos read, but {written.screened} screened and "
+            f"{written.rejected_photos} rejected: nothing was published"
+        )
+    finding = F.explode("findings").alias("finding")
+    by_rule = staged.select("listing_id", finding).groupBy("finding.rule", "finding.kind")
+    counted = by_rule.agg(F.countDistinct("listing_id").alias("listings")).collect()
+    return {
+        "listings": read.listings,
+        **{each.value: written[each.value] for each in Action},
+        "listings_by_rule": {row["rule"]: row["listings"] for row in sorted(counted)},
+        "photos": read.photos,
+        "photos_screened": written.screened,
+        "photos_rejected": written.rejected_photos,
+        "rows_without_listing": read.rows_without_listing,
+    }
+
+
+def _strictest(
+    screened: DataFrame, photos: DataFrame, limits: PhotoLimits
+) -> list[ScreenedListing]:
+    """The strictest listings for the page, each with the photo of its strictest finding."""
+    rows = (
+        screened.where(F.size("findings") > 0)
+        .orderBy(F.col("action") != Action.BLOCK, "listing_id")
+        .limit(SHOWN)
+        .select("listing_id", "action", "findings")
+        .collect()
+    )
+    first = {
+        row["listing_id"]: (row["listing_id"], row["findings"][0]["image_index"]) for row in rows
+    }
+    chosen = [each for each in first.values() if each[1] is not None]
+    hidden = [first[row["listing_id"]] for row in rows if row["action"] == Action.BLOCK]
+    thumbnails = read_chosen(photos, chosen, hidden, limits)
+    return [
+        ScreenedListing(
+            row["listing_id"],
+            row["action"],
+            [finding.asDict() for finding in row["findings"]],
+            thumbnails.get(first[row["listing_id"]]),
+        )
+        for row in rows
+    ]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the job; returns its exit code."""
+    return run_job(ScreenListings, screen, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
