@@ -5,6 +5,9 @@ The run waits for the manifest's partition, submits `jobs/categorize_listings.py
 counts. If a folder for review queues is set, `jobs/select_reviews.py` then chooses the listings
 that people should decide, and `jobs/export_reviews.py` sends them to Label Studio, if there is one.
 
+**Screening.** If an output for it is set, `jobs/screen_listings.py` says which listings may be
+shown. With an embedding store, each photo is read once for both jobs.
+
 **When it runs.** Every night, and whenever the asset `listing_manifest` has an event. The partition
 is the parameter `ds` if given, else the `ds` in the event's extra (`{"ds": "2026-11-25"}`), else
 the run's date in UTC.
@@ -102,21 +105,39 @@ with DAG(
 ) as dag:
     data = {"--manifest": param("manifest"), "--ds": DS, "--output": param("output")}
     asked = {"--ds": DS, "--manifest": param("manifest"), "--tracking-uri": param("tracking_uri")}
+    categorized = SubmitJob(
+        job="categorize_listings",
+        flags={
+            **data,
+            "--model": param("model"),
+            "--embeddings": param("embeddings"),
+            "--labels": param("labels"),
+            # What screen_listings needs of a photo, so that it is read once.
+            "--signals": "{{ 'hashes,text' if params.screening and params.embeddings else '' }}",
+            "--scratch": param("scratch"),
+            "--tracking-uri": param("tracking_uri"),
+        },
+        execution_timeout=timedelta(hours=12),
+        doc_md="Embed, score and publish. Returns the report's figures, see *XCom*.",
+    )
+    wait_for_manifest() >> categorized
+    categorized >> SubmitJob(
+        job="screen_listings",
+        flags={
+            **asked,
+            "--output": param("screening"),
+            "--backbone": param("model"),
+            "--rules": param("rules"),
+            "--known-photos": param("known_photos"),
+            "--embeddings": param("embeddings"),
+            "--scratch": param("scratch"),
+        },
+        only_with=param("screening"),
+        execution_timeout=timedelta(hours=12),
+        doc_md="Say which listings may be shown. Skipped without `screening`.",
+    )
     (
-        wait_for_manifest()
-        >> SubmitJob(
-            job="categorize_listings",
-            flags={
-                **data,
-                "--model": param("model"),
-                "--embeddings": param("embeddings"),
-                "--labels": param("labels"),
-                "--scratch": param("scratch"),
-                "--tracking-uri": param("tracking_uri"),
-            },
-            execution_timeout=timedelta(hours=12),
-            doc_md="Embed, score and publish. Returns the report's figures, see *XCom*.",
-        )
+        categorized
         >> SubmitJob(
             job="check_categories",
             flags=data,

@@ -115,6 +115,19 @@ DAILY_PARAMS = {
     "model": _param(
         "model", "models:/listing-categorizer@champion", "models:/…, runs:/… or a bundle's folder."
     ),
+    "screening": _param(
+        "screening",
+        None,
+        "Folder or table for what may be shown; a first run reads the photos' text, which takes "
+        "ten times as long as categorizing.",
+        "listings are not screened",
+    ),
+    "rules": _param(
+        "rules", None, "TOML file of rules for text in photos.", "the default of screen_listings"
+    ),
+    "known_photos": _param(
+        "known_photos", None, "List of photos that must not come back.", "none is known"
+    ),
     "photo_folder": _param(
         "photo_folder", None, "Local folder whose photos Label Studio may show.", "none"
     ),

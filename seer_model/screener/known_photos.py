@@ -13,6 +13,7 @@ import faiss
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from schemas.columns import column_problems
@@ -44,6 +45,7 @@ _MOST_SEARCHED_WHOLE = 400_000
 _HASHES_A_CELL = 1000
 _SHARE_SEARCHED = 8
 _TRAINED_ON_A_CELL = 40
+_ROWS_AT_ONCE = 1 << 16
 
 
 class KnownMatch(NamedTuple):
@@ -71,15 +73,12 @@ class KnownPhotos:
 
     def __init__(self, table: pa.Table) -> None:
         self.digest = _digest(table)
-        self._ids = table["known_id"].combine_chunks()
-        self._rules = table["rule"].combine_chunks()
-        self._actions = table["action"].combine_chunks()
-        hashes = np.frombuffer(b"".join(table["hash"].to_pylist()), np.uint8)
-        self._index = _index(hashes.reshape(-1, HASH_BYTES))
+        self._columns = table.select(["known_id", "rule", "action"]).combine_chunks()
+        self._index = _index(_as_matrix(table["hash"]))
 
     def __len__(self) -> int:
         """Number of hashes."""
-        return len(self._ids)
+        return len(self._columns)
 
     def find(self, photos: Sequence[PhotoHashes | None]) -> list[list[KnownMatch]]:
         """Find out which known photos each photo is: the best match of every rule.
@@ -95,7 +94,7 @@ class KnownPhotos:
                     queries.append(each)
         found: list[dict[str, tuple[int, int]]] = [{} for _ in photos]
         for number, place, bits in self._search(owners, queries):
-            rule = self._rules[place].as_py()
+            rule = self._columns["rule"][place].as_py()
             found[number][rule] = min(found[number].get(rule, (bits, place)), (bits, place))
         return [[self._match(*best) for best in sorted(each.values())] for each in found]
 
@@ -111,9 +110,16 @@ class KnownPhotos:
                 yield owner, int(places[hit]), int(bits[hit])
 
     def _match(self, bits: int, place: int) -> KnownMatch:
-        certain = bits <= CERTAIN_BITS
-        action = Action(self._actions[place].as_py()) if certain else Action.REVIEW
-        return KnownMatch(self._ids[place].as_py(), self._rules[place].as_py(), action, bits)
+        known_id, rule, action = (column[place].as_py() for column in self._columns.columns)
+        likely = bits > CERTAIN_BITS
+        return KnownMatch(known_id, rule, Action.REVIEW if likely else Action(action), bits)
+
+
+def _as_matrix(hashes: pa.ChunkedArray) -> npt.NDArray[np.uint8]:
+    """uint8, (hashes, 32), of binaries of 32 bytes."""
+    fixed = hashes.cast(pa.binary(HASH_BYTES)).combine_chunks()
+    flat = np.frombuffer(fixed.buffers()[1], np.uint8)
+    return flat.reshape(-1, HASH_BYTES)[fixed.offset : fixed.offset + len(fixed)]
 
 
 def _index(hashes: npt.NDArray[np.uint8]) -> "faiss.IndexBinary":
@@ -135,8 +141,11 @@ def _index(hashes: npt.NDArray[np.uint8]) -> "faiss.IndexBinary":
 
 def _digest(table: pa.Table) -> str:
     """SHA-256 (hex) of a list, whatever the order of its rows."""
-    rows = sorted(zip(*(table[name].to_pylist() for name in KNOWN_PHOTOS.names), strict=True))
-    return hashlib.sha256(repr(rows).encode()).hexdigest()
+    rows = table.sort_by([(name, "ascending") for name in KNOWN_PHOTOS.names])
+    sink = hashlib.sha256()
+    for batch in rows.to_batches(max_chunksize=_ROWS_AT_ONCE):
+        sink.update(repr([column.to_pylist() for column in batch.columns]).encode())
+    return sink.hexdigest()
 
 
 def variant_hashes(pixels: Pixels) -> Iterator[tuple[str, bytes]]:
@@ -188,10 +197,14 @@ def read_known_photos(path: Path) -> pa.Table:
     table = table.select(KNOWN_PHOTOS.names).cast(KNOWN_PHOTOS)
     if not len(table):
         raise SettingsError(f"--known-photos {path}: has no photo")
-    for row in table.to_pylist():
-        if len(row["hash"]) != HASH_BYTES or row["action"] not in (Action.REVIEW, Action.BLOCK):
-            raise SettingsError(
-                f"--known-photos {path}: {row['known_id']}: a hash has {HASH_BYTES} bytes, and an "
-                "action is review or block"
-            )
+    lengths, actions = pc.binary_length(table["hash"]), table["action"]
+    wrong = pc.or_(
+        pc.not_equal(lengths, HASH_BYTES),
+        pc.invert(pc.is_in(actions, pa.array([Action.REVIEW, Action.BLOCK]))),
+    )
+    for row in table.filter(wrong).slice(0, 1).to_pylist():
+        raise SettingsError(
+            f"--known-photos {path}: {row['known_id']}: a hash has {HASH_BYTES} bytes, and an "
+            "action is review or block"
+        )
     return table

@@ -17,8 +17,8 @@ DAILY = "categorize_daily"
 SENSOR = "wait_for_manifest"
 CATEGORIZE = "categorize_listings"
 DONE = dict.fromkeys((SENSOR, CATEGORIZE, "check_categories"), "success")
-SELECT, EXPORT = "select_reviews", "export_reviews"
-DONE |= dict.fromkeys((SELECT, EXPORT), "skipped")
+SELECT, EXPORT, SCREEN = "select_reviews", "export_reviews", "screen_listings"
+DONE |= dict.fromkeys((SELECT, EXPORT, SCREEN), "skipped")
 
 
 def job_of(run: str) -> tuple[int, int, int]:
@@ -106,18 +106,21 @@ def test_backfill_goes_on_after_a_day_that_breaks_the_contract(
 ) -> None:
     (_, refused), (ds, run) = backfill.items()
     states = airflow.finish(DAILY, refused, "failed")
-    unreached = dict.fromkeys(("check_categories", SELECT, EXPORT), "upstream_failed")
+    unreached = dict.fromkeys(("check_categories", SELECT, EXPORT, SCREEN), "upstream_failed")
     assert states == DONE | {CATEGORIZE: "failed"} | unreached
     assert airflow.task(DAILY, refused, CATEGORIZE)["try_number"] == 1
     log = airflow.log(DAILY, refused, CATEGORIZE, 1)
     assert "exit code 3: categorize_listings.py: error: " in log
     assert "column image_index is missing" in log
 
-    assert airflow.finish(DAILY, run) == DONE | {SELECT: "success"}
+    assert airflow.finish(DAILY, run) == DONE | {SELECT: "success", SCREEN: "success"}
     assert airflow.result(DAILY, run, SENSOR) == ds
     asked = airflow.result(DAILY, run, SELECT)
     assert (asked["listings"], asked["decided"]) == (len(COLOURS) + 1, 1)
     assert (marketplace.folder / "reviews" / f"ds={ds}" / "reviews.parquet").exists()
+    screened = airflow.result(DAILY, run, SCREEN)
+    assert (screened["listings"], screened["photos_embedded"]) == (len(COLOURS) + 1, 0)
+    assert (marketplace.folder / "screening" / f"ds={ds}").exists()
     assert airflow.result(DAILY, run, CATEGORIZE)["decisions_not_in_taxonomy"] == 1
     assert list(marketplace.tracked(ds)) == [marketplace.published(ds)]
 
