@@ -40,10 +40,9 @@ LIKELY_BITS = 64
 
 _LEAST_QUALITY = 50  # PDQ's recommendation.
 _CROPS = (0.0, 0.04, 0.08, 0.12)
-# Larger indexes are searched in the cells nearest to a hash.
+# Longer lists are searched in the cells nearest to a hash; made in some seconds.
 _MOST_SEARCHED_WHOLE = 400_000
-_HASHES_A_CELL = 1000
-_SHARE_SEARCHED = 8
+_CELLS, _CELLS_SEARCHED = 1024, 128
 _TRAINED_ON_A_CELL = 40
 _ROWS_AT_ONCE = 1 << 16
 
@@ -129,13 +128,12 @@ def _index(hashes: npt.NDArray[np.uint8]) -> "faiss.IndexBinary":
     if len(hashes) <= _MOST_SEARCHED_WHOLE:
         flat.add(hashes)
         return flat
-    cells = len(hashes) // _HASHES_A_CELL
-    index = faiss.IndexBinaryIVF(flat, 8 * HASH_BYTES, cells)
+    index = faiss.IndexBinaryIVF(flat, 8 * HASH_BYTES, _CELLS)
     index.cp.niter = 6
     index.cp.max_points_per_centroid = _TRAINED_ON_A_CELL
-    index.train(hashes)
+    index.train(hashes[:: max(1, len(hashes) // (_CELLS * _TRAINED_ON_A_CELL))])
     index.add(hashes)
-    index.nprobe = cells // _SHARE_SEARCHED
+    index.nprobe = _CELLS_SEARCHED
     return index
 
 

@@ -13,7 +13,7 @@ from pyspark.sql import SparkSession
 from jobs.stages.manifest import read_photos
 from jobs.stages.store import folder_upkeep
 from jobs.stages.store.folder import FolderStore
-from schemas.embeddings import EMBEDDINGS
+from schemas.embeddings import EMBEDDINGS, Signal
 from schemas.manifest import MANIFEST
 from tests.support.embedding_rows import (
     ONE,
@@ -115,6 +115,37 @@ def test_a_vector_is_kept_rather_than_a_reason(upkeep: Upkeep, store: Path) -> N
     folder.mkdir()
     pq.write_table(pa.Table.from_pylist(rows, schema=EMBEDDINGS), folder / "part-0.parquet")
     upkeep()
+    assert keys_of(store, ONE) == ["bad 1", "k1", "k2", "k3", "k4"]
+
+
+def test_the_last_signals_are_kept_and_read_by_who_made_them(
+    upkeep: Upkeep, store: Path, spark: SparkSession
+) -> None:
+    def add(run: str, **columns: object) -> None:
+        row = {"image_key": "k1", "backbone_digest": ONE, "vector": vector("k1"), **columns}
+        folder = store / f"backbone={ONE}" / f"run={run}"
+        folder.mkdir()
+        pq.write_table(pa.Table.from_pylist([row], schema=EMBEDDINGS), folder / "part-0.parquet")
+
+    def hashes(maker: str) -> dict[str, object]:
+        return {"made_by": maker, "whole": b"w", "unframed": None, "quality": 90}
+
+    add("c", hashes=hashes("z, the older"), added_at=datetime(2026, 1, 1, tzinfo=UTC))
+    add("d", hashes=hashes("a, the newer"), added_at=datetime(2026, 2, 1, tzinfo=UTC))
+    add("e", text={"made_by": "t", "lines": []}, added_at=datetime(2026, 3, 1, tzinfo=UTC))
+
+    def complete(**wanted: str) -> dict[str, bool]:
+        signals = {Signal(name): maker for name, maker in wanted.items()}
+        found = FolderStore(store, ONE).read(spark, signals)
+        assert found is not None
+        return {row["photo_key"]: row["complete"] for row in found.collect()}
+
+    none = {"k1": False, "k2": False, "k3": False, "k4": False, "bad 1": True}
+    assert complete() == dict.fromkeys(none, True)
+    assert complete(hashes="z, the older", text="t") == none | {"k1": True}
+    upkeep()
+    assert complete(hashes="a, the newer", text="t") == none | {"k1": True}
+    assert complete(hashes="z, the older") == none
     assert keys_of(store, ONE) == ["bad 1", "k1", "k2", "k3", "k4"]
 
 

@@ -1,4 +1,4 @@
-"""Duplicates, and another taxonomy: from table to table."""
+"""Duplicates, a screening, and another taxonomy: from table to table."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from jobs import categorize_listings, find_duplicates, map_categories
+from jobs import categorize_listings, find_duplicates, map_categories, screen_listings
 from schemas.categories import check_categories
 from tests.spark.tables.conftest import Lake
 from tests.support.manifest_rows import DS, DrawPhoto, row
@@ -52,6 +52,17 @@ def test_from_table_to_table(
     found = lake.spark.table(f"{lake.namespace}.duplicates").collect()
     assert {each["listing_id"] for each in found} == {COLOURS[0], "a copy"}
     assert {str(each["ds"]) for each in found} == {DS}
+
+    # The store was made before anything asked for signals: its table is given what it lacks.
+    screen = ["--manifest", manifest, "--output", lake.flag("screening"), *backbone, *store]
+    figures = run(screen_listings.main, *screen)
+    assert (figures["photos_embedded"], figures["allow"]) == (len(rows), len(rows))
+    assert run(screen_listings.main, *screen)["photos_embedded"] == 0
+    screened = lake.spark.table(f"{lake.namespace}.screening").collect()
+    assert {(each["listing_id"], each["action"]) for each in screened} == {
+        *((name, "allow") for name in COLOURS),
+        ("a copy", "allow"),
+    }
 
     trees = ["--mapping", tmp_path / "map.csv", "--old-taxonomy", tmp_path / "old.csv"]
     trees += ["--taxonomy", tmp_path / "new.csv"]

@@ -95,7 +95,8 @@ def test_a_long_list_is_searched_in_cells(monkeypatch: pytest.MonkeyPatch) -> No
         *(pa.array([value] * len(hashes)) for value in ("r", "block", "whole")),
         pa.array([each.tobytes() for each in hashes], pa.binary()),
     ]
-    monkeypatch.setattr(known_photos, "_MOST_SEARCHED_WHOLE", 1000)
+    for name, value in {"MOST_SEARCHED_WHOLE": 1000, "CELLS": 64, "CELLS_SEARCHED": 8}.items():
+        monkeypatch.setattr(known_photos, f"_{name}", value)
     known = KnownPhotos(pa.table(columns, schema=KNOWN_PHOTOS))
     asked = hashes[:200].copy()
     asked[:, 0] ^= 0b10110101
