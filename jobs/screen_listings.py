@@ -80,7 +80,7 @@ from seer_model.backbones.backbone import Backbone, save_backbone
 from seer_model.photos.limits import PhotoLimits
 from seer_model.processes import scratch_folder
 from seer_model.screener.known_photos import read_known_photos
-from seer_model.screener.rules import DEFAULT_RULES, read_rules
+from seer_model.screener.rules import read_rules
 from seer_model.screener.screener import Screener, load_screener, save_screener
 from seer_model.tracking import registry, runs
 
@@ -96,7 +96,7 @@ def screen(settings: ScreenListings) -> None:
     backbone = registry.resolve_backbone(settings.backbone)
     with tempfile.TemporaryDirectory(prefix="screener-", dir=scratch_folder()) as folder:
         # Before Spark is started: a mistake in the rules need not wait for it.
-        rules = read_rules(settings.rules or DEFAULT_RULES)
+        rules = read_rules(settings.rules)
         if settings.known_photos is not None:
             read_known_photos(settings.known_photos)
         save_screener(rules, settings.known_photos, Path(folder) / "screener")

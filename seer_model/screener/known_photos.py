@@ -39,7 +39,7 @@ LIKELY_BITS = 64
 """So many may differ for a person to look at it."""
 
 _LEAST_QUALITY = 50  # PDQ's recommendation.
-_CROPS = (0.0, 0.04, 0.08, 0.12)
+_CROPS = (0.0, 0.03, 0.06, 0.09, 0.12)
 # Longer lists are searched in the cells nearest to a hash; made in some seconds.
 _MOST_SEARCHED_WHOLE = 400_000
 _CELLS, _CELLS_SEARCHED = 1024, 128

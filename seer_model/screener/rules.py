@@ -31,6 +31,7 @@ import hashlib
 import re
 import tomllib
 from collections.abc import Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -47,10 +48,7 @@ from seer_model.screener.text_patterns import (
     normalise,
 )
 
-__all__ = ["DEFAULT_RULES", "Rules", "TextMatch", "TextRule", "Unreadable", "read_rules"]
-
-DEFAULT_RULES = Path(__file__).with_name("rules.toml")
-"""Rules for a first look: they send to review, and block nothing."""
+__all__ = ["Rules", "TextMatch", "TextRule", "Unreadable", "read_rules"]
 
 _LONGEST_TEXT = 20_000
 """Characters of a photo's text that rules look at: a bound on the work of a regular expression."""
@@ -198,21 +196,23 @@ class Rules(_Section):
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
 
-def read_rules(path: Path) -> Rules:
-    """Read a file of rules.
+def read_rules(path: Path | None) -> Rules:
+    """Read a file of rules; None for the package's own `rules.toml`, which blocks nothing.
 
     Raises:
         SettingsError: There is no such file, it is not TOML, or it has an unknown or wrong entry.
     """
+    where = path or "rules.toml"
     try:
-        content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = (path or files(__package__).joinpath("rules.toml")).read_text(encoding="utf-8")
+        content: dict[str, Any] = tomllib.loads(text)
         return Rules.model_validate(content)
     except OSError as error:
-        raise SettingsError(f"--rules {path}: {error.strerror}") from error
+        raise SettingsError(f"--rules {where}: {error.strerror}") from error
     except ValidationError as error:
-        raise SettingsError(f"--rules {path}: {_first_problem(error, content)}") from error
+        raise SettingsError(f"--rules {where}: {_first_problem(error, content)}") from error
     except ValueError as error:  # Not UTF-8, or not TOML.
-        raise SettingsError(f"--rules {path}: not TOML: {error}") from error
+        raise SettingsError(f"--rules {where}: not TOML: {error}") from error
 
 
 def _first_problem(error: ValidationError, content: dict[str, Any]) -> str:

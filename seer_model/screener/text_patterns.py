@@ -115,13 +115,19 @@ def _telephones(text: str, languages: Sequence[str]) -> Iterator[str]:
     check digit (GS1 General Specifications, 7.9).
     """
     said = _with_digits(text, languages)
-    for found in re.finditer(r"(?<![\w.,])(\+|00)?[ (]*\d(?:[ ()./-]{0,3}\d)+", said):
+    for found in re.finditer(r"(?<!\d)(?<!\d[.,])(\+|00)?[ (]*\d(?:[ ()./-]{0,3}\d)+", said):
         digits = re.sub(r"\D", "", found[0])
         if not _FEWEST_DIGITS <= len(digits) <= _MOST_DIGITS:
             continue
-        announced = re.search(rf"\b(?:{_CALL})\b[^\d+]{{0,20}}$", said[: found.start()])
-        international = found[1] is not None and not _is_bar_code(digits)
-        national = digits.startswith("0") and len(digits) >= 9 and not _is_bar_code(digits)
+        before = said[: found.start()]
+        announced = re.search(rf"\b(?:{_CALL})(?![^\W\d_])[^\d+]{{0,20}}$", before)
+        international = found[1] == "+"
+        national = (
+            digits.startswith("0")
+            and len(digits) >= 9
+            and not before[-1:].isalpha()
+            and not _is_bar_code(digits)
+        )
         if announced or international or national:
             yield found[0].strip()
 

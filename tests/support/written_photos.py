@@ -19,7 +19,7 @@ def write_on(image: Image.Image, text: str, share: float, seed: int) -> bytes:
     Args:
         image: The photo; enlarged if it is smaller.
         text: The line.
-        share: Its height, as a share of the photo's short side.
+        share: Its height, as a share of the photo's short side; less where the line would not fit.
         seed: Of place, font, colour, and of the box behind it that every third one has.
 
     Returns:
@@ -28,8 +28,11 @@ def write_on(image: Image.Image, text: str, share: float, seed: int) -> bytes:
     rng = random.Random(seed)
     scale = 960 / min(image.size)
     image = image.resize((round(image.width * scale), round(image.height * scale)))
-    font = ImageFont.truetype(font_manager.findfont(rng.choice(_FAMILIES)), round(share * 960))
-    width, height = font.getlength(text), 1.3 * share * 960
+    family, size = font_manager.findfont(rng.choice(_FAMILIES)), share * 960
+    wide = ImageFont.truetype(family, size).getlength(text) / (0.95 * image.width)
+    size /= max(1, wide)
+    font = ImageFont.truetype(family, size)
+    width, height = font.getlength(text), 1.3 * size
     x, y = rng.uniform(0, max(1, image.width - width)), rng.uniform(0, image.height - height)
     draw = ImageDraw.Draw(image)
     colour = rng.choice(_COLOURS)

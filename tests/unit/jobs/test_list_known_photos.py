@@ -59,12 +59,12 @@ def test_photos_are_listed_and_others_counted(
     make_list: MakeList, photos: Path, tmp_path: Path
 ) -> None:
     figures = make_list("--photos", str(photos))
-    assert (figures["photos"], figures["hashes"]) == (1, 8)
+    assert (figures["photos"], figures["hashes"]) == (1, 10)
     assert figures["not_listed"] == {"not_a_photo": 1, "too_plain": 1, "truncated": 1}
     rows = listed(tmp_path)
     assert {row["known_id"] for row in rows} == {"sub/crème brûlée.jpg"}
-    assert len({row["variant"] for row in rows}) == 8
-    assert len({row["hash"] for row in rows}) == 8
+    assert len({row["variant"] for row in rows}) == 10
+    assert len({row["hash"] for row in rows}) == 10
 
 
 def test_hashes_of_others_are_added_and_a_later_action_wins(
@@ -75,14 +75,14 @@ def test_hashes_of_others_are_added_and_a_later_action_wins(
     others.write_text(f"Hash,rule,action\n{HASH.upper()},,review\n{'0' * 64},fraud,\n")
     before = str(tmp_path / "out" / "known.parquet")
     figures = make_list("--hashes", str(others), "--add-to", before)
-    assert (figures["photos_before"], figures["photos"], figures["hashes"]) == (1, 3, 12)
+    assert (figures["photos_before"], figures["photos"], figures["hashes"]) == (1, 3, 14)
     rows = {(row["known_id"], row["variant"]): row for row in listed(tmp_path)}
     given = rows[HASH[:16], "whole"]
     assert (given["hash"].hex(), given["rule"], given["action"]) == (HASH, "stolen", "review")
     assert rows["0" * 16, "whole"]["rule"] == "fraud"
 
     figures = make_list("--photos", str(photos), "--add-to", before, "--action", "review")
-    assert figures["hashes"] == 12, "listed again, not twice"
+    assert figures["hashes"] == 14, "listed again, not twice"
     actions = {row["action"] for row in listed(tmp_path) if row["known_id"].startswith("sub/")}
     assert actions == {"review"}
 

@@ -28,6 +28,9 @@ def find(text: str, pattern: Pattern, *languages: str) -> str | None:
         "WhatsApp 612 34 56 78",
         "0 171-23 45 67 8",
         "o17l 234567B",
+        "Tel.876/8056020",
+        "call5551234567",
+        "+4006381333931",
         "".join(chr(0xFF10 + int(digit)) for digit in "01712345678"),
         "null eins sieben eins zwei drei vier fünf sechs sieben",
         "zero seven nine one two three four five six seven eight",
@@ -51,6 +54,9 @@ def test_telephone_numbers(text: str) -> None:
         "art. 12345678",
         "one two buckle my shoe",
         "size 38 40 42 44 46 48",
+        "lot L012345678",
+        "caller 5551234567",
+        "3.0123456789",
     ],
 )
 def test_no_telephone_numbers(text: str) -> None:
