@@ -118,8 +118,8 @@ DAILY_PARAMS = {
     "screening": _param(
         "screening",
         None,
-        "Folder or table for what may be shown; a first run reads the photos' text, which takes "
-        "ten times as long as categorizing.",
+        "Folder or table for what may be shown; the text of new photos is read, which takes 25 "
+        "times as long as embedding them.",
         "listings are not screened",
     ),
     "rules": _param(

@@ -6,6 +6,7 @@ A photo to be screened is compared as a whole and without its frame.
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,9 +72,18 @@ class KnownPhotos:
     """
 
     def __init__(self, table: pa.Table) -> None:
-        self.digest = _digest(table)
+        self._table = table
         self._columns = table.select(["known_id", "rule", "action"]).combine_chunks()
         self._index = _index(_as_matrix(table["hash"]))
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the list, whatever the order of its rows; takes long for a long one."""
+        rows = self._table.sort_by([(name, "ascending") for name in KNOWN_PHOTOS.names])
+        sink = hashlib.sha256()
+        for batch in rows.to_batches(max_chunksize=_ROWS_AT_ONCE):
+            sink.update(repr([column.to_pylist() for column in batch.columns]).encode())
+        return sink.hexdigest()
 
     def __len__(self) -> int:
         """Number of hashes."""
@@ -135,15 +145,6 @@ def _index(hashes: npt.NDArray[np.uint8]) -> "faiss.IndexBinary":
     index.add(hashes)
     index.nprobe = _CELLS_SEARCHED
     return index
-
-
-def _digest(table: pa.Table) -> str:
-    """SHA-256 (hex) of a list, whatever the order of its rows."""
-    rows = table.sort_by([(name, "ascending") for name in KNOWN_PHOTOS.names])
-    sink = hashlib.sha256()
-    for batch in rows.to_batches(max_chunksize=_ROWS_AT_ONCE):
-        sink.update(repr([column.to_pylist() for column in batch.columns]).encode())
-    return sink.hexdigest()
 
 
 def variant_hashes(pixels: Pixels) -> Iterator[tuple[str, bytes]]:

@@ -4,6 +4,7 @@ import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,12 @@ class Screener:
     def __init__(self, rules: Rules, known: KnownPhotos | None) -> None:
         self.rules = rules
         self.known = known
-        both = f"{rules.digest} {known.digest if known else ''}"
-        self.digest = hashlib.sha256(both.encode()).hexdigest()
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) of rules and known photos."""
+        both = f"{self.rules.digest} {self.known.digest if self.known else ''}"
+        return hashlib.sha256(both.encode()).hexdigest()
 
     def screen(self, listings: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[Finding]]:
         """Screen listings.
