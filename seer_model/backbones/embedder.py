@@ -229,18 +229,23 @@ class _Decoder:
 
     def load(self, source: PhotoSource) -> _Loaded:
         """Decode a photo whose bytes are present."""
-        if self._process is None:
-            encoded = fetch_photo(source, self._limits)
-            with decode_square(
-                encoded, self._size, self._limits, self._memory, hashed=self._hashed
-            ) as square:
-                return self._loaded(square, source)
-        load = partial(load_square, size=self._size, limits=self._limits, hashed=self._hashed)
-        return self._loaded(self._process.load(load, source), source)
+        square = self._square(source)
+        # The memory of the first decoding is free again before the second asks for its own.
+        return _Loaded(square.pixels, _Signals(square.hashes, self._read_text(source)))
 
-    def _loaded(self, square: Square, source: PhotoSource) -> _Loaded:
-        pixels = resize_square(square.pixels, self._size)
-        return _Loaded(pixels, _Signals(square.hashes, self._read_text(source)))
+    def _square(self, source: PhotoSource) -> Square:
+        """The pixels for the trunk, and the hashes."""
+        if self._process is None:
+            data = fetch_photo(source, self._limits)
+            with decode_square(
+                data, self._size, self._limits, self._memory, hashed=self._hashed
+            ) as square:
+                return self._resized(square)
+        load = partial(load_square, size=self._size, limits=self._limits, hashed=self._hashed)
+        return self._resized(self._process.load(load, source))
+
+    def _resized(self, square: Square) -> Square:
+        return square._replace(pixels=resize_square(square.pixels, self._size))
 
     def _read_text(self, source: PhotoSource) -> list[TextLine] | None:
         """Read a photo's text, if that was asked for and the photo can be decoded for it."""

@@ -92,8 +92,12 @@ class Screener:
         ]
 
     def _texts(self, photo: Mapping[str, Any]) -> list[Finding]:
-        if not photo.get("text"):
+        if not self.rules.text or photo["reject_reason"] is not None:
             return []
+        if photo.get("text") is None:
+            # It was decoded for the trunk; at the size for reading it took too much memory.
+            unread = self._unread(photo, "its text could not be read")
+            return [] if unread.action == Action.ALLOW else [unread]
         lines = [TextLine(**line) for line in photo["text"]["lines"]]
         found = [(rule, rule.find(lines)) for rule in self.rules.text]
         return [
@@ -116,17 +120,12 @@ class Screener:
         enough = len(rejected) == len(listing) if rule.photos == "all" else bool(rejected)
         if not enough or rule.action == Action.ALLOW:
             return []
-        return [
-            Finding(
-                FindingKind.UNREADABLE,
-                FindingKind.UNREADABLE,
-                rule.action,
-                photo["image_index"],
-                None,
-                photo["reject_reason"],
-            )
-            for photo in rejected
-        ]
+        return [self._unread(photo, photo["reject_reason"]) for photo in rejected]
+
+    def _unread(self, photo: Mapping[str, Any], evidence: str) -> Finding:
+        kind = FindingKind.UNREADABLE
+        action = self.rules.unreadable.action
+        return Finding(kind, kind, action, photo["image_index"], None, evidence)
 
 
 def _order(finding: Finding) -> tuple[int, int, str]:

@@ -1,5 +1,6 @@
 """Photos to embeddings: in order, bit-identical in any batch, and with bounded prefetch."""
 
+import io
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -13,15 +14,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from schemas.rejects import RejectReason
 from seer_model.backbones.backbone import Backbone
-from seer_model.backbones.embedder import EmbeddedPhoto, PhotoEmbedder
+from seer_model.backbones.embedder import EmbeddedPhoto, PhotoEmbedder, TextLine
 from seer_model.backbones.preprocessing import Preprocessing, normalise
 from seer_model.backbones.runtimes.base import Features
-from seer_model.photos.limits import PhotoLimits
+from seer_model.photos.limits import PhotoLimits, PhotoRejected
 from seer_model.photos.pixels import Pixels, prepare_photo, resize_square
 from seer_model.photos.source import PhotoSource
+from seer_model.photos.square import load_whole
 
 PhotoBytes = Callable[..., bytes]
 BATCH = 4
@@ -189,6 +192,64 @@ def test_an_error_that_is_not_the_photos_is_raised(
     monkeypatch.setattr("seer_model.backbones.embedder.resize_square", broken)
     with pytest.raises(MemoryError):
         list(embedder.embed(photos))
+
+
+# Signals
+
+
+class Reader:
+    """Reads the number of rows of a photo."""
+
+    short_side = 96
+
+    def read(self, pixels: Pixels) -> list[TextLine]:
+        return [TextLine(str(len(pixels)), 1.0, 0.5)]
+
+
+@pytest.mark.parametrize("isolated", [False, True])
+def test_signals_are_read_in_the_same_pass_and_change_no_vector(
+    embedder: PhotoEmbedder, photos: list[PhotoSource], vectors: list[bytes], isolated: bool
+) -> None:
+    found = list(
+        embedder.embed([*photos, NO_PHOTO], isolated=isolated, hashed=True, reader=Reader())
+    )
+    assert [each.vector is not None and each.vector.tobytes() for each in found[:-1]] == vectors
+    for source, each in zip(photos, found, strict=False):
+        assert each.hashes is not None
+        assert len(each.hashes.whole) == 32
+        rows = min(96, *Image.open(io.BytesIO(source.data or b"")).size)
+        assert each.text is not None
+        assert int(each.text[0].line) >= rows
+    assert found[-1] == EmbeddedPhoto(None, RejectReason.NO_PHOTO)
+    plain = next(iter(embedder.embed(photos[:1], isolated=isolated)))
+    assert (plain.hashes, plain.text) == (None, None)
+
+
+def test_reading_the_text_waits_for_no_memory_of_its_own_photo(backbone: Backbone) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (600, 400), "red").save(buffer, "PNG")
+    source = PhotoSource(None, buffer.getvalue())
+    needed = next(
+        size
+        for size in (1 << power for power in range(16, 30))
+        if is_decoded(source, PhotoLimits(max_decode_memory=size))
+    )
+    embedder = PhotoEmbedder.open(backbone, threads=2, limits=PhotoLimits(max_decode_memory=needed))
+    read: list[EmbeddedPhoto] = []
+    thread = threading.Thread(
+        target=lambda: read.extend(embedder.embed([source] * 8, reader=Reader())), daemon=True
+    )
+    thread.start()
+    thread.join(timeout=60)
+    assert [each.text is not None for each in read] == [True] * 8
+
+
+def is_decoded(source: PhotoSource, limits: PhotoLimits) -> bool:
+    try:
+        load_whole(source, 96, limits)
+    except PhotoRejected:
+        return False
+    return True
 
 
 # Backpressure
