@@ -4,6 +4,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from seer_model.photos.colours import subject_colours
 from seer_model.photos.square import Pixels
 
 __all__ = ["ATTRIBUTES", "MEASURED_SIDE", "photo_attributes"]
@@ -23,11 +24,6 @@ _OBJECT = (0.45, 0.75)
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _BORDER = 6
 _UNLIKE_BORDER = 40
-_COLOURS = ("red", "orange", "yellow", "green", "cyan", "blue", "magenta", "black", "grey", "white")
-# Where the hues after red begin, in degrees, and where red begins again.
-_HUES = (15, 45, 70, 165, 195, 255, 345)
-_BLACK, _GREY, _WHITE = 7, 8, 9
-_DARK, _LIGHT, _FAINT = 50, 200, 40
 
 Floats = npt.NDArray[np.float32]
 
@@ -49,18 +45,17 @@ def photo_attributes(square: Pixels) -> dict[str, str]:
           or `high`.
         - `object`: share of the pixels that differ from the median colour of the border by more
           than 40 of 255 in a channel: `small`, `medium` or `large`.
-        - `colour`: the most frequent of these pixels' colours, of ten.
+        - `colour`: the subject's main colour, see `subject_colours`.
     """
     side = (MEASURED_SIDE, MEASURED_SIDE)
     image = Image.fromarray(square).resize(side, Image.Resampling.BILINEAR)
     pixels = np.asarray(image, np.float32)
     luma = pixels @ _LUMA
-    is_object = _unlike_border(pixels)
     return {
         "brightness": _level(luma.mean(), _BRIGHTNESS, ("dark", "medium", "bright")),
         "sharpness": _level(_laplacian(luma).var(), _SHARPNESS, ("low", "medium", "high")),
-        "object": _level(is_object.mean(), _OBJECT, ("small", "medium", "large")),
-        "colour": _colour(image, is_object),
+        "object": _level(_unlike_border(pixels).mean(), _OBJECT, ("small", "medium", "large")),
+        "colour": subject_colours(square)[0].name,
     }
 
 
@@ -78,12 +73,3 @@ def _unlike_border(pixels: Floats) -> npt.NDArray[np.bool_]:
     inside[_BORDER:-_BORDER, _BORDER:-_BORDER] = True
     border = np.median(pixels[~inside], axis=0)
     return np.asarray(np.abs(pixels - border).max(axis=2) > _UNLIKE_BORDER)
-
-
-def _colour(image: Image.Image, is_object: npt.NDArray[np.bool_]) -> str:
-    hsv = np.asarray(image.convert("HSV"), np.int64)
-    hue, saturation, value = (hsv[is_object] if is_object.any() else hsv.reshape(-1, 3)).T
-    hues = np.digitize(hue * 360 / 256, _HUES) % len(_HUES)
-    greys = np.select([value < _DARK, value > _LIGHT], [_BLACK, _WHITE], _GREY)
-    colours = np.where((value < _DARK) | (saturation < _FAINT), greys, hues)
-    return _COLOURS[int(np.bincount(colours).argmax())]

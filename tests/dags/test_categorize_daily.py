@@ -119,7 +119,8 @@ def test_backfill_goes_on_after_a_day_that_breaks_the_contract(
     assert (asked["listings"], asked["decided"]) == (len(COLOURS) + 1, 1)
     assert (marketplace.folder / "reviews" / f"ds={ds}" / "reviews.parquet").exists()
     screened = airflow.result(DAILY, run, SCREEN)
-    assert (screened["listings"], screened["photos_embedded"]) == (len(COLOURS) + 1, 0)
+    assert (screened["listings"], screened["review"]) == (len(COLOURS) + 1, 1)
+    assert screened["photos_embedded"] == screened["photos_rejected"] == 1, "read again"
     assert (marketplace.folder / "screening" / f"ds={ds}").exists()
     assert airflow.result(DAILY, run, CATEGORIZE)["decisions_not_in_taxonomy"] == 1
     assert list(marketplace.tracked(ds)) == [marketplace.published(ds)]
