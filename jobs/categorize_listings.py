@@ -62,7 +62,7 @@ from jobs.command.folders import Folder
 from jobs.command.progress import show_progress
 from jobs.command.report import write_report
 from jobs.command.session import start_session
-from jobs.stages.aggregates import aggregate
+from jobs.stages.accounting import check_accounting
 from jobs.stages.decisions import decided_now
 from jobs.stages.drift import drift_figures
 from jobs.stages.embedding import embed_photos
@@ -78,7 +78,6 @@ from jobs.stages.store.opening import hold_store, open_store
 from jobs.stages.unread import check_drivers, check_unread
 from jobs.stages.worker import ship_model
 from schemas.categories import CATEGORIES, Decision, ReviewReason
-from schemas.errors import DataContractError
 from seer_model.categorizer.bundle import ResolvedBundle
 from seer_model.categorizer.hierarchy import ClassTree
 from seer_model.tracking import registry, runs
@@ -198,49 +197,22 @@ def _check_counts(photos: DataFrame, staged: DataFrame) -> dict[str, Any]:
     Raises:
         DataContractError: Something was lost or added; nothing was published.
     """
-    read = aggregate(
-        photos,
-        F.countDistinct("listing_id").alias("listings"),
-        F.count("listing_id").alias("photos"),
-        F.count_if(F.col("listing_id").isNull()).alias("rows_without_listing"),
-    )
-    if not read.listings:
-        raise DataContractError(
-            f"the manifest has no row with a listing_id ({read.rows_without_listing} have none): "
-            "nothing was published"
-        )
-    written = aggregate(
-        staged,
-        F.count("*").alias("rows"),
-        F.countDistinct("listing_id").alias("listings"),
-        *[F.count_if(F.col("decision") == d.value).alias(d.value) for d in Decision],
-        *[F.count_if(F.col("review_reason") == r.value).alias(r.value) for r in ReviewReason],
-        F.coalesce(F.sum("images_used"), F.lit(0)).alias("used"),
-        F.coalesce(F.sum("images_rejected"), F.lit(0)).alias("rejected_photos"),
-    )
-    decided = sum(written[d.value] for d in Decision)
-    if not read.listings == written.listings == written.rows == decided:
-        raise DataContractError(
-            f"{read.listings} listings read, but {written.rows} rows written for "
-            f"{written.listings} listings, {decided} with a decision: nothing was published"
-        )
-    if read.photos != written.used + written.rejected_photos:
-        raise DataContractError(
-            f"{read.photos} photos read, but {written.used} used and {written.rejected_photos} "
-            "rejected: nothing was published"
-        )
-    by_whom = staged.groupBy("decided_by").count().orderBy("decided_by").collect()
-    reasons = staged.groupBy("reject_reason").count().where("reject_reason is not null").collect()
+    outcomes = ("decision", [decision.value for decision in Decision])
+    counts = check_accounting(photos, staged, outcomes, "images_used", "images_rejected")
+    by = {
+        column: {row[column]: row["count"] for row in staged.groupBy(column).count().collect()}
+        for column in ("decided_by", "review_reason", "reject_reason")
+    }
     return {
-        "listings": read.listings,
-        **{d.value: written[d.value] for d in Decision},
-        "decided_by": {row["decided_by"]: row["count"] for row in by_whom},
-        "review_reasons": {r.value: written[r.value] for r in ReviewReason},
-        "reject_reasons": {row["reject_reason"]: row["count"] for row in reasons},
-        "photos": read.photos,
-        "photos_used": written.used,
-        "photos_rejected": written.rejected_photos,
-        "rows_without_listing": read.rows_without_listing,
+        "listings": counts["listings"],
+        **{decision.value: counts[decision.value] for decision in Decision},
+        "decided_by": dict(sorted(by["decided_by"].items())),
+        "review_reasons": {r.value: by["review_reason"].get(r.value, 0) for r in ReviewReason},
+        "reject_reasons": {why: n for why, n in by["reject_reason"].items() if why is not None},
+        "photos": counts["photos"],
+        "photos_used": counts["images_used"],
+        "photos_rejected": counts["images_rejected"],
+        "rows_without_listing": counts["rows_without_listing"],
     }
 
 

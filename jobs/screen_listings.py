@@ -61,7 +61,7 @@ from jobs.command.progress import show_progress
 from jobs.command.report import write_report
 from jobs.command.session import start_session
 from jobs.pages.screening import SHOWN, ScreenedListing, screening_page
-from jobs.stages.aggregates import aggregate
+from jobs.stages.accounting import check_accounting
 from jobs.stages.embedding import embed_photos
 from jobs.stages.fingerprint import describe_data
 from jobs.stages.manifest import read_photos
@@ -74,7 +74,6 @@ from jobs.stages.thumbnails import read_chosen
 from jobs.stages.unread import check_drivers, check_unread
 from jobs.stages.worker import ship_model
 from schemas.embeddings import Signal
-from schemas.errors import DataContractError
 from schemas.screening import SCREENING, Action
 from seer_model.backbones.backbone import Backbone, save_backbone
 from seer_model.photos.limits import PhotoLimits
@@ -205,48 +204,12 @@ def _check_counts(photos: DataFrame, staged: DataFrame) -> dict[str, Any]:
     Raises:
         DataContractError: Something was lost or added; nothing was published.
     """
-    read = aggregate(
-        photos,
-        F.countDistinct("listing_id").alias("listings"),
-        F.count("listing_id").alias("photos"),
-        F.count_if(F.col("listing_id").isNull()).alias("rows_without_listing"),
-    )
-    if not read.listings:
-        raise DataContractError(
-            f"the manifest has no row with a listing_id ({read.rows_without_listing} have none): "
-            "nothing was published"
-        )
-    written = aggregate(
-        staged,
-        F.count("*").alias("rows"),
-        F.countDistinct("listing_id").alias("listings"),
-        *[F.count_if(F.col("action") == each.value).alias(each.value) for each in Action],
-        F.coalesce(F.sum("photos_screened"), F.lit(0)).alias("screened"),
-        F.coalesce(F.sum("photos_rejected"), F.lit(0)).alias("rejected_photos"),
-    )
-    acted = sum(written[each.value] for each in Action)
-    if not read.listings == written.listings == written.rows == acted:
-        raise DataContractError(
-            f"{read.listings} listings read, but {written.rows} rows written for "
-            f"{written.listings} listings, {acted} with an action: nothing was published"
-        )
-    if read.photos != written.screened + written.rejected_photos:
-        raise DataContractError(
-            f"{read.photos} photos read, but {written.screened} screened and "
-            f"{written.rejected_photos} rejected: nothing was published"
-        )
+    outcomes = ("action", [action.value for action in Action])
+    counts = check_accounting(photos, staged, outcomes, "photos_screened", "photos_rejected")
     finding = F.explode("findings").alias("finding")
-    by_rule = staged.select("listing_id", finding).groupBy("finding.rule", "finding.kind")
+    by_rule = staged.select("listing_id", finding).groupBy("finding.rule")
     counted = by_rule.agg(F.countDistinct("listing_id").alias("listings")).collect()
-    return {
-        "listings": read.listings,
-        **{each.value: written[each.value] for each in Action},
-        "listings_by_rule": {row["rule"]: row["listings"] for row in sorted(counted)},
-        "photos": read.photos,
-        "photos_screened": written.screened,
-        "photos_rejected": written.rejected_photos,
-        "rows_without_listing": read.rows_without_listing,
-    }
+    return {**counts, "listings_by_rule": {rule: listings for rule, listings in sorted(counted)}}
 
 
 def _strictest(
