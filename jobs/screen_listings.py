@@ -209,7 +209,7 @@ def _check_counts(photos: DataFrame, staged: DataFrame) -> dict[str, Any]:
     finding = F.explode("findings").alias("finding")
     by_rule = staged.select("listing_id", finding).groupBy("finding.rule")
     counted = by_rule.agg(F.countDistinct("listing_id").alias("listings")).collect()
-    return {**counts, "listings_by_rule": {rule: listings for rule, listings in sorted(counted)}}
+    return {**counts, "listings_by_rule": dict(sorted(counted))}
 
 
 def _strictest(

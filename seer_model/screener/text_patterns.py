@@ -125,7 +125,8 @@ def _telephones(text: str, languages: Sequence[str]) -> Iterator[str]:
         national = (
             digits.startswith("0")
             and len(digits) >= 9
-            and not before[-1:].isalpha()
+            # As of a lot; a word may stand so near that it is read as one with the number.
+            and not re.search(r"(?<![^\W\d_])[^\W\d_]{1,3}$", before)
             and not _is_bar_code(digits)
         )
         if announced or international or national:

@@ -30,6 +30,7 @@ def find(text: str, pattern: Pattern, *languages: str) -> str | None:
         "o17l 234567B",
         "Tel.876/8056020",
         "call5551234567",
+        "PayPal friends0171 2345678",
         "+4006381333931",
         "".join(chr(0xFF10 + int(digit)) for digit in "01712345678"),
         "null eins sieben eins zwei drei vier fünf sechs sieben",
