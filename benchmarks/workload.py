@@ -86,10 +86,15 @@ class Workload:
                 pa.array(keys),
                 pa.array([digest] * count),
                 pa.array([vector.tobytes() for vector in vectors]),
-                pa.nulls(count, pa.string()),
             ]
+            drawn = dict(zip(EMBEDDINGS.names, columns, strict=False))
+            nothing = {
+                field.name: pa.nulls(count, field.type)
+                for field in EMBEDDINGS
+                if field.name not in drawn
+            }
             # A store has its rows in any order.
-            rows = pa.table(columns, schema=EMBEDDINGS).take(rng.permutation(count))
+            rows = pa.table(drawn | nothing, schema=EMBEDDINGS).take(rng.permutation(count))
             _write_files(rows, store / f"backbone={digest}" / "run=drawn", _FILES)
         return manifest, store
 

@@ -59,7 +59,7 @@ def separation(backbone: Backbone) -> float:
     fresh = [photo(label, 1000 + seed) for seed, label in enumerate(LABELS)]
     # Not OpenVINO, for which each backbone would be converted.
     embedder = PhotoEmbedder(TorchRuntime(backbone, batch_size=8))
-    vectors = np.stack([v.astype(np.float64) for v, _ in embedder.embed(fresh)])  # type: ignore[union-attr]
+    vectors = np.stack([photo.vector for photo in embedder.embed(fresh)]).astype(float)  # type: ignore[arg-type]
     centres = np.stack([vectors[k == LABELS].mean(0) for k in (0, 1)])
     spread = (vectors - centres[LABELS]).std()
     return float(np.linalg.norm(centres[0] - centres[1]) / spread)
