@@ -108,8 +108,9 @@ def embed_photos(
     nothing = {name: F.lit(None).cast(_SIGNAL_TYPES[name]) for name in wanted}
     ready = (
         photos.where(rejected)
-        .withColumns({"vector": F.lit(None).cast("binary"), "reject_reason": F.col("problem")})
-        .withColumns(nothing)
+        .withColumns(
+            {"vector": F.lit(None).cast("binary"), "reject_reason": F.col("problem"), **nothing}
+        )
         .select(*_RESULT, *wanted)
     )
     missing = photos.where(~rejected)
