@@ -118,7 +118,7 @@ DAILY_PARAMS = {
     "screening": _param(
         "screening",
         None,
-        "Folder or table for what may be shown; the text of new photos is read, which takes 25 "
+        "Folder or table for what may be shown; the text of new photos is read, which takes 23 "
         "times as long as embedding them.",
         "listings are not screened",
     ),
