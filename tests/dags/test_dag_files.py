@@ -71,6 +71,8 @@ def run(code: str, home: Path, **variables: str) -> Any:
             **variables,
             "PYTHONPATH": str(ROOT / "airflow_dags"),
             "AIRFLOW_HOME": str(home),
+            # To write the files' bytecode would count as work.
+            "PYTHONDONTWRITEBYTECODE": "1",
         },
         capture_output=True,
         text=True,
