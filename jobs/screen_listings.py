@@ -78,9 +78,9 @@ from schemas.screening import SCREENING, Action
 from seer_model.backbones.backbone import Backbone, save_backbone
 from seer_model.photos.limits import PhotoLimits
 from seer_model.processes import scratch_folder
-from seer_model.screener.known_photos import read_known_photos
+from seer_model.screener.known_photos import KnownPhotos, read_known_photos
 from seer_model.screener.rules import read_rules
-from seer_model.screener.screener import Screener, load_screener, save_screener
+from seer_model.screener.screener import Screener, save_screener, screener_digest
 from seer_model.tracking import registry, runs
 
 log = logging.getLogger(__name__)
@@ -95,11 +95,9 @@ def screen(settings: ScreenListings) -> None:
     backbone = registry.resolve_backbone(settings.backbone)
     with tempfile.TemporaryDirectory(prefix="screener-", dir=scratch_folder()) as folder:
         # Before Spark is started: a mistake in the rules need not wait for it.
-        rules = read_rules(settings.rules)
-        if settings.known_photos is not None:
-            read_known_photos(settings.known_photos)
-        save_screener(rules, settings.known_photos, Path(folder) / "screener")
-        screener = load_screener(Path(folder) / "screener")
+        rules, known = read_rules(settings.rules), settings.known_photos
+        screener = Screener(rules, KnownPhotos(read_known_photos(known)) if known else None)
+        save_screener(rules, known, Path(folder) / "screener")
         save_backbone(backbone, Path(folder) / "model" / "backbone")
         if screener.known is not None and backbone.preprocessing.image_size < _EXACT_SIZE:
             log.warning(
@@ -115,6 +113,7 @@ def _screen(
 ) -> None:
     started = perf_counter()
     signals = SignalReading.of(_signals(screener))
+    digest = screener_digest(screener.rules, settings.known_photos)
     spark = start_session("screen_listings")
     photos = read_photos(spark, settings.manifest, ds)
     output = open_output(spark, settings.output, SCREENING_TABLE)
@@ -131,16 +130,14 @@ def _screen(
         job_run.reads(settings.manifest, ds=ds, rows=data["rows"], version=data["digest"])
         check_drivers(data, settings)
         model = ship_model(spark, local / "model", backbone.digest)
-        rules = ship_model(spark, local / "screener", screener.digest)
+        rules = ship_model(spark, local / "screener", digest)
         listed = photos.where(F.col("listing_id").isNotNull())
         limits = settings.photo_limits()
         for attempt in store.attempts(spark):
             with attempt:
                 embedded = embed_photos(listed, model, store, scratch, limits, signals)
                 check_unread(embedded.unread, data["rows"], settings.max_unread_share)
-                rows = _with_origin(
-                    screen_photos(embedded.photos, rules), screener, backbone, run_id
-                )
+                rows = _with_origin(screen_photos(embedded.photos, rules), digest, backbone, run_id)
                 with show_progress(spark, "screening listings"):
                     staged = partition.stage(rows, scratch)
         counts = _check_counts(photos, staged)
@@ -152,7 +149,7 @@ def _screen(
             "backbone": f"{backbone.architecture}: {backbone.origin}",
             "text_rules": len(screener.rules.text),
             "known_photos": len(screener.known) if screener.known else 0,
-            "rules_digest": screener.digest,
+            "rules_digest": digest,
             **counts,
             "photos_embedded": embedded.embedded,
             "photos_unread": embedded.unread,
@@ -180,13 +177,11 @@ def _signals(screener: Screener) -> Iterator[Signal]:
         yield Signal.TEXT
 
 
-def _with_origin(
-    screened: DataFrame, screener: Screener, backbone: Backbone, run_id: str
-) -> DataFrame:
+def _with_origin(screened: DataFrame, digest: str, backbone: Backbone, run_id: str) -> DataFrame:
     origin = {
         "screener_name": f"{backbone.architecture}: {backbone.origin}",
         "screener_version": backbone.digest[:12],
-        "rules_digest": screener.digest,
+        "rules_digest": digest,
         "run_id": run_id,
         "screened_at": datetime.now(UTC),
     }

@@ -3,7 +3,6 @@
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from typing import NamedTuple
 
 import pyarrow as pa
 from PIL import Image, ImageFilter
@@ -23,12 +22,6 @@ Chosen = tuple[str, int]
 """A photo: its listing and `image_index`."""
 
 
-class _Wanted(NamedTuple):
-    listing_id: str
-    image_index: int
-    blurred: bool
-
-
 def read_thumbnails(
     photos: DataFrame, listing_ids: Sequence[str], limits: PhotoLimits
 ) -> dict[str, bytes]:
@@ -42,16 +35,14 @@ def read_thumbnails(
     Returns:
         By listing; without those whose first photo cannot be read.
     """
-    source = F.struct("image_uri", "image_bytes")
+    source = F.struct("image_index", "image_uri", "image_bytes")
     first = (
         photos.where(F.col("listing_id").isin(list(listing_ids)) & F.col("problem").isNull())
         .groupBy("listing_id")
         .agg(F.min_by(source, "image_index").alias("source"))
-        .select("listing_id", "source.*")
-        .coalesce(1)
+        .select("listing_id", "source.*", F.lit(False).alias("blurred"))
     )
-    rows = first.mapInArrow(partial(_thumbnails, limits), "listing_id string, photo binary")
-    return {row["listing_id"]: bytes(row["photo"]) for row in rows.collect()}
+    return {listing: photo for (listing, _), photo in _read(first, limits).items()}
 
 
 def read_chosen(
@@ -71,28 +62,29 @@ def read_chosen(
     if not chosen:
         return {}
     hidden = set(blurred)
-    wanted = [_Wanted(*each, each in hidden) for each in chosen]
     kinds = "listing_id string, image_index int, blurred boolean"
+    wanted = photos.sparkSession.createDataFrame(
+        [(*each, each in hidden) for each in chosen], kinds
+    )
+    which = ["listing_id", "image_index"]
+    found = photos.where(F.col("problem").isNull()).join(F.broadcast(wanted), which)
+    return _read(found.dropDuplicates(which), limits)
+
+
+def _read(photos: DataFrame, limits: PhotoLimits) -> dict[Chosen, bytes]:
+    """JPEGs of photos with listing_id, image_index, image_uri, image_bytes and blurred."""
+    columns = ("listing_id", "image_index", "image_uri", "image_bytes", "blurred")
     rows = (
-        photos.where(F.col("problem").isNull())
-        .join(
-            F.broadcast(photos.sparkSession.createDataFrame(wanted, kinds)),
-            list(_Wanted._fields[:2]),
-        )
-        .dropDuplicates(list(_Wanted._fields[:2]))
-        .select(*_Wanted._fields, "image_uri", "image_bytes")
+        photos.select(*columns)
         .coalesce(1)
         .mapInArrow(
-            partial(_chosen_thumbnails, limits),
-            "listing_id string, image_index int, photo binary",
+            partial(_thumbnails, limits), "listing_id string, image_index int, photo binary"
         )
     )
     return {(row["listing_id"], row["image_index"]): bytes(row["photo"]) for row in rows.collect()}
 
 
-def _chosen_thumbnails(
-    limits: PhotoLimits, batches: Iterable[pa.RecordBatch]
-) -> Iterator[pa.RecordBatch]:
+def _thumbnails(limits: PhotoLimits, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     for row, pixels in load_squares(batches, _SIDE, limits):
         image = Image.fromarray(pixels)
         if row["blurred"]:
@@ -104,12 +96,6 @@ def _chosen_thumbnails(
                 "photo": [_as_jpeg(image)],
             }
         )
-
-
-def _thumbnails(limits: PhotoLimits, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    for row, pixels in load_squares(batches, _SIDE, limits):
-        photo = _as_jpeg(Image.fromarray(pixels))
-        yield pa.record_batch({"listing_id": [row["listing_id"]], "photo": [photo]})
 
 
 def _as_jpeg(image: Image.Image) -> bytes:

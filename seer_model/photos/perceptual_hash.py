@@ -3,8 +3,8 @@
 Source: Meta, "The TMK+PDQF Video-Hashing Algorithm and the PDQ Image-Hashing Algorithm" (2019). A
 photo is averaged to 64 by 64 pixels of luma; of its discrete cosine transform, the 16 by 16 lowest
 frequencies but the constant ones are compared with their median. Two hashes are compared by their
-Hamming distance: of 256 bits, about 128 differ between unrelated photos. The bits are those of
-Meta's own code (`pdqhash` 0.2.8), which comes without wheels.
+Hamming distance: of 256 bits, about 128 differ between unrelated photos. For photos of 64 pixels
+and more on a side, the bits are those of Meta's own code (`pdqhash` 0.2.8 has no wheels).
 """
 
 import math

@@ -4,9 +4,7 @@ The list has several hashes of each: of the whole, of crops of it, and of the mi
 A photo to be screened is compared as a whole and without its frame.
 """
 
-import hashlib
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,7 +43,6 @@ _CROPS = (0.0, 0.03, 0.06, 0.09, 0.12)
 _MOST_SEARCHED_WHOLE = 400_000
 _CELLS, _CELLS_SEARCHED = 1024, 128
 _TRAINED_ON_A_CELL = 40
-_ROWS_AT_ONCE = 1 << 16
 
 
 class KnownMatch(NamedTuple):
@@ -72,18 +69,8 @@ class KnownPhotos:
     """
 
     def __init__(self, table: pa.Table) -> None:
-        self._table = table
         self._columns = table.select(["known_id", "rule", "action"]).combine_chunks()
         self._index = _index(_as_matrix(table["hash"]))
-
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 (hex) of the list, whatever the order of its rows; takes long for a long one."""
-        rows = self._table.sort_by([(name, "ascending") for name in KNOWN_PHOTOS.names])
-        sink = hashlib.sha256()
-        for batch in rows.to_batches(max_chunksize=_ROWS_AT_ONCE):
-            sink.update(repr([column.to_pylist() for column in batch.columns]).encode())
-        return sink.hexdigest()
 
     def __len__(self) -> int:
         """Number of hashes."""

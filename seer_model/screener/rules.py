@@ -33,7 +33,7 @@ import tomllib
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -74,7 +74,7 @@ class Unreadable(_Section):
     photos: Literal["all", "any"] = "all"
 
 
-class TextMatch(BaseModel):
+class TextMatch(NamedTuple):
     """What a rule found in a photo's text.
 
     Attributes:
@@ -153,7 +153,7 @@ class TextRule(_Section):
         ]
         if sum(line.share for line in within) < self.least_share:
             return None
-        return TextMatch(evidence=found, score=min((line.score for line in within), default=0.0))
+        return TextMatch(found, min((line.score for line in within), default=0.0))
 
     def _find(self, text: str) -> tuple[str | None, int, int]:
         """What stands there, and from where to where the lines are that have it."""

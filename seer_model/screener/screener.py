@@ -4,17 +4,17 @@ import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from schemas.screening import Action, FindingKind
 from seer_model.backbones.embedder import TextLine
+from seer_model.files import digest_file
 from seer_model.photos.perceptual_hash import PhotoHashes
 from seer_model.screener.known_photos import KnownMatch, KnownPhotos, read_known_photos
 from seer_model.screener.rules import Rules
 
-__all__ = ["Finding", "Screener", "load_screener", "save_screener"]
+__all__ = ["Finding", "Screener", "load_screener", "save_screener", "screener_digest"]
 
 _LONGEST_EVIDENCE = 200
 _RULES, _KNOWN = "rules.json", "known_photos.parquet"
@@ -43,12 +43,6 @@ class Screener:
     def __init__(self, rules: Rules, known: KnownPhotos | None) -> None:
         self.rules = rules
         self.known = known
-
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 (hex) of rules and known photos."""
-        both = f"{self.rules.digest} {self.known.digest if self.known else ''}"
-        return hashlib.sha256(both.encode()).hexdigest()
 
     def screen(self, listings: Sequence[Sequence[Mapping[str, Any]]]) -> list[list[Finding]]:
         """Screen listings.
@@ -140,6 +134,12 @@ def _hashes(stored: Mapping[str, Any] | None) -> PhotoHashes | None:
 
 def _cut(text: str) -> str:
     return text if len(text) <= _LONGEST_EVIDENCE else text[: _LONGEST_EVIDENCE - 1] + "…"
+
+
+def screener_digest(rules: Rules, known: Path | None) -> str:
+    """SHA-256 (hex) of the rules, and of the file of the known photos if there is one."""
+    both = f"{rules.digest} {digest_file(known) if known else ''}"
+    return hashlib.sha256(both.encode()).hexdigest()
 
 
 def save_screener(rules: Rules, known: Path | None, folder: Path) -> None:

@@ -108,13 +108,6 @@ def test_a_long_list_is_searched_in_cells(monkeypatch: pytest.MonkeyPatch) -> No
     assert np.mean(right) >= 0.9
 
 
-def test_the_digest_is_of_what_the_list_says() -> None:
-    table = as_list(rows(1), rows(2))
-    reordered = table.take(pa.array(range(len(table) - 1, -1, -1)))
-    assert KnownPhotos(table).digest == KnownPhotos(reordered).digest
-    assert KnownPhotos(table).digest != KnownPhotos(as_list(rows(1))).digest
-
-
 def test_a_wrong_list_is_refused_in_one_line(tmp_path: Path) -> None:
     path = tmp_path / "known.parquet"
     with pytest.raises(SettingsError, match="No such file"):
