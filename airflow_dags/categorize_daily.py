@@ -6,7 +6,8 @@ counts. If a folder for review queues is set, `jobs/select_reviews.py` then choo
 that people should decide, and `jobs/export_reviews.py` sends them to Label Studio, if there is one.
 
 **Screening.** If an output for it is set, `jobs/screen_listings.py` says which listings may be
-shown. With an embedding store, each photo is read once for both jobs.
+shown. With an embedding store, each photo is read once for both jobs; a screener of another
+backbone than the categorizer's reads them again.
 
 **When it runs.** Every night, and whenever the asset `listing_manifest` has an event. The partition
 is the parameter `ds` if given, else the `ds` in the event's extra (`{"ds": "2026-11-25"}`), else
@@ -126,7 +127,8 @@ with DAG(
         flags={
             **asked,
             "--output": param("screening"),
-            "--backbone": param("model"),
+            "--model": param("screener"),
+            "--backbone": "{{ '' if params.screener else params.model }}",
             "--rules": param("rules"),
             "--known-photos": param("known_photos"),
             "--embeddings": param("embeddings"),

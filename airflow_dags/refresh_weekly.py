@@ -7,6 +7,9 @@ week by week, how often what was assigned is right. `train_head` registers a new
 `promote_challenger` moves `@champion`, which the next daily run uses, and emits the asset
 `listing_categorizer_champion`.
 
+**The screener.** If a name for it is set, `train_screener` learns the concepts that a moderation
+team labelled, and its new version is evaluated and promoted likewise.
+
 **If a gate refuses it,** the task `promote_challenger` is skipped: its log and its XCom `refusal`
 say why, the champion stays, and the daily runs go on with it. To roll back to the last champion:
 `python -m jobs.promote_challenger --model-name listing-categorizer --rollback`.
@@ -24,6 +27,7 @@ from seer_airflow.operators import SubmitJob
 from seer_airflow.settings import param
 
 VERSION = "{{ ti.xcom_pull(task_ids='train_head')['version'] }}"
+SCREENER_VERSION = "{{ ti.xcom_pull(task_ids='train_screener')['version'] }}"
 
 with DAG(
     "refresh_weekly",
@@ -111,5 +115,47 @@ with DAG(
             outlets=[settings.CHAMPION],
             execution_timeout=timedelta(minutes=30),
             doc_md="Move `@champion` if the gates pass; otherwise skipped, with the reasons.",
+        )
+    )
+    (
+        SubmitJob(
+            job="train_screener",
+            flags={
+                "--manifest": param("labelled"),
+                "--labels": param("concept_labels"),
+                "--backbone": param("backbone"),
+                "--registered-name": param("screener_name"),
+                **shared,
+            },
+            only_with=param("screener_name"),
+            execution_timeout=timedelta(hours=12),
+            doc_md="Learn concepts from stored vectors. Skipped without `screener_name`.",
+        )
+        >> SubmitJob(
+            job="evaluate_challenger",
+            task="evaluate_screener",
+            flags={
+                "--manifest": param("labelled"),
+                "--splits": param("splits"),
+                "--challenger": f"models:/{param('screener_name')}/{SCREENER_VERSION}",
+                "--champion": f"models:/{param('screener_name')}@champion",
+                "--labels": param("concept_labels"),
+                **shared,
+            },
+            execution_timeout=timedelta(hours=6),
+            doc_md="Compare the new screener with the champion on the same listings.",
+        )
+        >> SubmitJob(
+            job="promote_challenger",
+            task="promote_screener",
+            flags={
+                "--model-name": param("screener_name"),
+                "--version": SCREENER_VERSION,
+                "--gates": param("gates"),
+                "--tracking-uri": param("tracking_uri"),
+            },
+            skip_if_refused=True,
+            execution_timeout=timedelta(minutes=30),
+            doc_md="Move the screener's `@champion` if the gates pass.",
         )
     )

@@ -20,7 +20,7 @@ from schemas.taxonomy import Category, Taxonomy
 from seer_model.backbones.backbone import Backbone
 from seer_model.categorizer.bundle import Bundle, save_bundle
 from seer_model.categorizer.calibration import Calibration
-from seer_model.categorizer.head import LinearHead
+from seer_model.linear_head import LinearHead
 from seer_model.categorizer.hierarchy import ClassTree
 
 __all__ = ["DS", "Workload"]

@@ -53,7 +53,8 @@ from rich.text import Text
 from jobs.command import job_run
 from jobs.command.report import write_report
 from schemas.errors import GateRefusal, SettingsError
-from seer_model.evaluation.gates import Gate, check_gates, licence_gate, read_gates
+from seer_model.evaluation.gate import Gate
+from seer_model.evaluation.gates import check_gates, licence_gate, read_gates
 from seer_model.tracking import registry, runs
 from seer_model.tracking.promotion import load_evaluation, promotion_lock
 

@@ -14,9 +14,9 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from jobs.command.locations import Location, ManifestLocation
 from jobs.command.photo_settings import SCRATCH, PhotoSettings
@@ -38,16 +38,27 @@ class ScreenListings(PhotoSettings):
     known_photos: Path | None = Field(
         None, description="list of photos that must not come back, from jobs.list_known_photos"
     )
+    model: str | None = Field(
+        None,
+        description="screener from jobs.train_screener, which finds concepts: models:/name/3, "
+        "models:/name@alias, runs:/… or a folder",
+    )
     backbone: str = Field(
         DEFAULT_BACKBONE,
         description="embeds the photos, so that other jobs find them in the store; "
-        "a model of the registry, too",
+        "a model of the registry, too; not with --model, which has its own",
     )
     embeddings: Location | None = Field(
         None, description="embedding store to read and add to, a folder or a table"
     )
     scratch: str | None = SCRATCH
     page: Path | None = Field(None, description="write findings with photos to this HTML file")
+
+    @model_validator(mode="after")
+    def _one_backbone(self) -> Self:
+        if self.model is not None and "backbone" in self.model_fields_set:
+            raise ValueError("--backbone: not with --model, whose backbone embeds the photos")
+        return self
 
 
 if __name__ == "__main__":
@@ -76,8 +87,10 @@ from jobs.stages.worker import ship_model
 from schemas.embeddings import Signal
 from schemas.screening import SCREENING, Action
 from seer_model.backbones.backbone import Backbone, save_backbone
+from seer_model.files import digest_folder
 from seer_model.photos.limits import PhotoLimits
 from seer_model.processes import scratch_folder
+from seer_model.screener.concepts import Concepts
 from seer_model.screener.known_photos import KnownPhotos, read_known_photos
 from seer_model.screener.rules import read_rules
 from seer_model.screener.screener import Screener, save_screener, screener_digest
@@ -88,30 +101,51 @@ log = logging.getLogger(__name__)
 _EXACT_SIZE = 128
 
 
+class _Model(NamedTuple):
+    """Where vectors come from, and how the rows name what screened them."""
+
+    backbone: Backbone
+    name: str
+    version: str
+    concepts: Concepts | None
+
+
 def screen(settings: ScreenListings) -> None:
     """Read, embed, screen, check, publish, show, report."""
     ds = settings.ds.isoformat()
     runs.connect(settings.tracking_uri)
-    backbone = registry.resolve_backbone(settings.backbone)
+    model = _resolve(settings)
     with tempfile.TemporaryDirectory(prefix="screener-", dir=scratch_folder()) as folder:
         # Before Spark is started: a mistake in the rules need not wait for it.
         rules, known = read_rules(settings.rules), settings.known_photos
-        screener = Screener(rules, KnownPhotos(read_known_photos(known)) if known else None)
-        save_screener(rules, known, Path(folder) / "screener")
-        save_backbone(backbone, Path(folder) / "model" / "backbone")
-        if screener.known is not None and backbone.preprocessing.image_size < _EXACT_SIZE:
+        photos = KnownPhotos(read_known_photos(known)) if known else None
+        screener = Screener(rules, photos, model.concepts)
+        for unmet in screener.unmet_rules():
+            log.warning("%s", unmet)
+        save_screener(rules, known, model.concepts, Path(folder) / "screener")
+        save_backbone(model.backbone, Path(folder) / "model" / "backbone")
+        image_size = model.backbone.preprocessing.image_size
+        if screener.known is not None and image_size < _EXACT_SIZE:
             log.warning(
                 "photos are decoded for a backbone of %d px: edited known photos are found less "
                 "surely below %d px",
-                *(backbone.preprocessing.image_size, _EXACT_SIZE),
+                *(image_size, _EXACT_SIZE),
             )
-        _screen(settings, ds, Path(folder), screener, backbone)
+        _screen(settings, ds, Path(folder), screener, model)
 
 
-def _screen(
-    settings: ScreenListings, ds: str, local: Path, screener: Screener, backbone: Backbone
-) -> None:
+def _resolve(settings: ScreenListings) -> _Model:
+    if settings.model is None:
+        backbone = registry.resolve_backbone(settings.backbone)
+        name = f"{backbone.architecture}: {backbone.origin}"
+        return _Model(backbone, name, backbone.digest[:12], None)
+    found = registry.resolve_screener(settings.model)
+    return _Model(found.bundle.backbone, found.name, found.version, found.bundle.concepts)
+
+
+def _screen(settings: ScreenListings, ds: str, local: Path, screener: Screener, by: _Model) -> None:
     started = perf_counter()
+    backbone = by.backbone
     signals = SignalReading.of(_signals(screener))
     digest = screener_digest(screener.rules, settings.known_photos)
     spark = start_session("screen_listings")
@@ -130,14 +164,16 @@ def _screen(
         job_run.reads(settings.manifest, ds=ds, rows=data["rows"], version=data["digest"])
         check_drivers(data, settings)
         model = ship_model(spark, local / "model", backbone.digest)
-        rules = ship_model(spark, local / "screener", digest)
+        job_run.reads_model(settings.model or settings.backbone, by.version)
+        rules = ship_model(spark, local / "screener", digest_folder(local / "screener"))
         listed = photos.where(F.col("listing_id").isNotNull())
         limits = settings.photo_limits()
         for attempt in store.attempts(spark):
             with attempt:
                 embedded = embed_photos(listed, model, store, scratch, limits, signals)
                 check_unread(embedded.unread, data["rows"], settings.max_unread_share)
-                rows = _with_origin(screen_photos(embedded.photos, rules), digest, backbone, run_id)
+                seen = embedded.photos if by.concepts else embedded.photos.drop("vector")
+                rows = _with_origin(screen_photos(seen, rules), digest, by, run_id)
                 with show_progress(spark, "screening listings"):
                     staged = partition.stage(rows, scratch)
         counts = _check_counts(photos, staged)
@@ -147,8 +183,11 @@ def _screen(
         figures = {
             "ds": ds,
             "backbone": f"{backbone.architecture}: {backbone.origin}",
+            "screener": f"{by.name} {by.version}",
             "text_rules": len(screener.rules.text),
             "known_photos": len(screener.known) if screener.known else 0,
+            "concepts": by.concepts.names if by.concepts else [],
+            "rules_unmet": screener.unmet_rules(),
             "rules_digest": digest,
             **counts,
             "photos_embedded": embedded.embedded,
@@ -177,10 +216,10 @@ def _signals(screener: Screener) -> Iterator[Signal]:
         yield Signal.TEXT
 
 
-def _with_origin(screened: DataFrame, digest: str, backbone: Backbone, run_id: str) -> DataFrame:
+def _with_origin(screened: DataFrame, digest: str, by: _Model, run_id: str) -> DataFrame:
     origin = {
-        "screener_name": f"{backbone.architecture}: {backbone.origin}",
-        "screener_version": backbone.digest[:12],
+        "screener_name": by.name,
+        "screener_version": by.version,
         "rules_digest": digest,
         "run_id": run_id,
         "screened_at": datetime.now(UTC),

@@ -11,7 +11,6 @@ hash of their ids. `jobs.stages.labels` says what becomes of listings with two l
 
 import logging
 import os
-import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -112,6 +111,7 @@ from jobs.pages.evaluation_plots import training_plots
 from jobs.stages.decisions import CHOSEN, TRAIN, decided_now, with_reviewed
 from jobs.stages.embedding import embed_photos
 from jobs.stages.fingerprint import describe_data
+from jobs.stages.kept_model import save_and_register
 from jobs.stages.labels import choose_labelled
 from jobs.stages.manifest import read_days, read_photos
 from jobs.stages.scratch import scratch_base, scratch_space
@@ -285,17 +285,10 @@ def _embed(
 def _save(bundle: Bundle, local: Path, settings: TrainHead) -> dict[str, Any]:
     """Write the bundle to `--output`, or register it; returns figures for the report."""
     folder = settings.output or local / "bundle"
-    name, version = settings.registered_name, None
     bundle = save_bundle(bundle, folder)
-    if settings.output is None:
-        with registration.keep_on_failure(
-            name, lambda: _keep(folder, f"{name}-{bundle.digest[:12]}")
-        ):
-            version = registration.register_bundle(folder, name)
-    job_run.writes(settings.output or f"models:/{name}", version=version or bundle.digest)
+    name = None if settings.output else settings.registered_name
     return {
-        "model": f"models:/{name}/{version}" if version else str(folder),
-        "version": version,
+        **save_and_register(folder, bundle.digest, name, registration.register_bundle),
         "bundle_digest": bundle.digest,
         "backbone": f"{bundle.backbone.architecture}: {bundle.backbone.origin}",
         "licence": bundle.backbone.licence,
@@ -327,18 +320,6 @@ def _what_it_cannot_assign(fitted: FittedBundle) -> dict[str, Any]:
         "assigns_nothing": shortfall and shortfall.reason,
         "labels_missing": shortfall and shortfall.labels_missing,
     }
-
-
-def _keep(bundle: Path, name: str) -> Path:
-    """Move a bundle that could not be registered out of the scratch folder.
-
-    Returns:
-        Its new path: in the working directory or, if that cannot be written, in a new folder.
-    """
-    try:
-        return Path(shutil.move(bundle, Path.cwd() / name))
-    except OSError:
-        return Path(shutil.move(bundle, Path(tempfile.mkdtemp(prefix="kept-")) / name))
 
 
 def _finetune(

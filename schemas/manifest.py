@@ -18,11 +18,15 @@ MANIFEST: pa.Schema = pa.schema(
         pa.field("category_id", pa.string()),
         pa.field("split", pa.string()),
         pa.field("slices", pa.map_(pa.string(), pa.string())),
+        pa.field("attributes", pa.map_(pa.string(), pa.string())),
+        pa.field("concepts", pa.map_(pa.string(), pa.bool_())),
         pa.field("updated_at", pa.timestamp("us", tz="UTC")),
     ]
 )
 """All columns. `image_index` orders a listing's photos from 0; `image_key` is the SHA-256 (hex) of
-the photo's bytes; a row sets exactly one of `image_uri` and `image_bytes`."""
+the photo's bytes; a row sets exactly one of `image_uri` and `image_bytes`. `attributes` are the
+listing's, such as its material; `concepts` says what the photo shows of what a screener looks for.
+"""
 
 _REQUIRED = ("listing_id", "image_index")
 _SOURCES = ("image_uri", "image_bytes")

@@ -29,6 +29,8 @@ class FindingKind(StrEnum):
     """A photo that must not come back, edited or not."""
     TEXT = "text"
     """Something written in a photo."""
+    CONCEPT = "concept"
+    """Something that a model has learned to see."""
     UNREADABLE = "unreadable"
     """A photo that could not be read, and so not be screened; its evidence is the reject reason."""
 
@@ -56,14 +58,19 @@ SCREENING: pa.Schema = pa.schema(
         column(
             "findings",
             pa.list_(_FINDING),
-            "what the rules found, the strictest first; kind is known_photo, text or unreadable, "
-            "evidence what was read, or which known photo it is",
+            "what was found, the strictest first; kind is known_photo, text, concept or "
+            "unreadable, evidence what was read, which known photo it is, or the threshold reached",
             nullable=False,
         ),
         column("photos_screened", pa.int32(), "photos that were looked at", nullable=False),
         column("photos_rejected", pa.int32(), "photos that could not be read", nullable=False),
-        column("screener_name", pa.string(), "the backbone that embedded them", nullable=False),
-        column("screener_version", pa.string(), "its digest", nullable=False),
+        column(
+            "screener_name",
+            pa.string(),
+            "the model of the concepts, or without one the backbone that embedded them",
+            nullable=False,
+        ),
+        column("screener_version", pa.string(), "its version or digest", nullable=False),
         column(
             "rules_digest", pa.string(), "SHA-256 of the rules and known photos", nullable=False
         ),

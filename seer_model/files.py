@@ -6,16 +6,19 @@ of the model's folder, takes bounded memory, and refuses in one line that names 
 
 import hashlib
 import json
+import re
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from reprlib import Repr
 from typing import Any, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from schemas.errors import BundleError
 
@@ -23,11 +26,17 @@ __all__ = [
     "DTYPES",
     "STRICT",
     "Record",
+    "check_content",
+    "check_digests",
     "digest_file",
+    "digest_folder",
     "digest_json",
+    "load_arrays",
     "load_tensors",
     "parse_record",
     "read_json",
+    "read_versioned",
+    "save_arrays",
     "short_repr",
     "write_json",
 ]
@@ -82,6 +91,11 @@ def _check_file(path: Path) -> int:
     if not path.resolve().is_relative_to(path.parent.resolve()):
         raise BundleError(f"{path}: a link out of its folder; put the file itself there")
     return found.st_size
+
+
+def digest_folder(folder: Path) -> str:
+    """SHA-256 (hex) of a flat folder's files and their names."""
+    return digest_json({path.name: digest_file(path) for path in folder.iterdir()})
 
 
 def digest_json(record: Mapping[str, Any]) -> str:
@@ -193,3 +207,88 @@ def _check_header(path: Path) -> None:
         if size > _MAX_HEADER_BYTES:
             raise ValueError(f"its header is longer than {_MAX_HEADER_BYTES} bytes")
         json.loads(file.read(size), object_pairs_hook=_unique_keys)
+
+
+def read_versioned(path: Path, newest: str) -> dict[str, Any]:
+    """Read the JSON object of a bundle; its `format` is a major and a minor version.
+
+    Raises:
+        BundleError: As `read_json`, and if there is no format or its major version is newer.
+    """
+    record = read_json(path)
+    version = re.fullmatch(r"([0-9]{1,4})(\.[0-9]{1,4})?", str(record.get("format", "")))
+    if not version:
+        raise BundleError(f"{path}: no format version; this is not a model bundle")
+    if int(version[1]) > int(newest.partition(".")[0]):
+        raise BundleError(
+            f"{path}: format {version[0]} is newer than {newest}, the newest this version "
+            "of the package reads; update the package"
+        )
+    return record
+
+
+def check_content(folder: Path, allowed: Collection[str], what: str) -> None:
+    """Refuse foreign files, which would be registered and sent to executors with the rest.
+
+    Args:
+        folder: The model's folder.
+        allowed: Files and folders that may be there, by their path in it.
+        what: Names the model in messages.
+
+    Raises:
+        BundleError: There is another, or a link.
+    """
+    for path in sorted(folder.rglob("*")):
+        if path.is_symlink():
+            raise BundleError(f"{path}: a link, which {what} must not hold")
+        name = path.relative_to(folder)
+        hidden = name.name.startswith(".") and path.is_file()  # Such as .DS_Store.
+        if name.as_posix() not in allowed and not hidden:
+            raise BundleError(f"{path}: does not belong into {what}; remove it")
+
+
+def check_digests(
+    record: Path, files: Mapping[str, str], needed: Sequence[str], *optional: str
+) -> None:
+    """Check that a record names the files of its folder, with their digests.
+
+    Raises:
+        BundleError: A file is missing, superfluous or damaged.
+    """
+    folder = record.parent
+    if files.keys() - set(optional) != set(needed):
+        also = f", with or without {', '.join(optional)}" if optional else ""
+        raise BundleError(f"{record}: files must be exactly {', '.join(needed)}{also}")
+    for name in optional:
+        if name not in files and (folder / name).exists():
+            raise BundleError(f"{folder / name}: is not among the files of {record.name}")
+    for name in files:
+        if digest_file(folder / name) != files[name]:
+            raise BundleError(f"{folder / name}: its digest is not the one in {record.name}")
+
+
+def save_arrays(arrays: Mapping[str, npt.NDArray[np.float32]], path: Path) -> None:
+    """Write named arrays to a safetensors file."""
+    save_file({name: torch.from_numpy(array) for name, array in arrays.items()}, path)
+
+
+def load_arrays(
+    path: Path, expected: Mapping[str, tuple[int | None, ...]]
+) -> dict[str, npt.NDArray[np.float32]]:
+    """Read tensors of these shapes, in which None stands for any length, as float32.
+
+    Raises:
+        BundleError: As `load_tensors`, and if there are others, or they are not floating-point.
+    """
+    tensors = load_tensors(path)
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    fits = found.keys() == expected.keys() and all(
+        len(shape) == len(found[name])
+        and all(n in (None, m) for n, m in zip(shape, found[name], strict=True))
+        for name, shape in expected.items()
+    )
+    if not fits:
+        raise BundleError(f"{path}: tensors are {short_repr(found)}, expected {dict(expected)}")
+    if not all(tensor.is_floating_point() for tensor in tensors.values()):
+        raise BundleError(f"{path}: tensors are not floating-point")
+    return {name: tensor.float().numpy() for name, tensor in tensors.items()}

@@ -42,10 +42,11 @@ class SubmitJob(SparkSubmitOperator):
     driver's log.
 
     Args:
-        job: Name of the job's module, and of the task.
+        job: Name of the job's module.
         flags: The job's other flags; those that render to nothing are left out.
         skip_if_refused: Whether exit code 4 skips the task.
         only_with: A template; if it renders to nothing, the task is skipped.
+        task: Name of the task; default: the job's.
         kwargs: Passed on to `SparkSubmitOperator`.
     """
 
@@ -58,12 +59,13 @@ class SubmitJob(SparkSubmitOperator):
         flags: Mapping[str, str],
         skip_if_refused: bool = False,
         only_with: str = "always",
+        task: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(
-            task_id=job,
+            task_id=task or job,
             application=f"{settings.JOBS}/{job}.py",
-            name=job,
+            name=task or job,
             conn_id=settings.SPARK_CONNECTION,
             py_files=settings.PY_FILES,
             archives=settings.ARCHIVES or None,
@@ -73,7 +75,7 @@ class SubmitJob(SparkSubmitOperator):
             durable=False,
             **kwargs,
         )
-        metrics = f"{settings.METRICS}/seer_{job}.prom" if settings.METRICS else ""
+        metrics = f"{settings.METRICS}/seer_{task or job}.prom" if settings.METRICS else ""
         self.flags = {**flags, "--report": settings.REPORTS + _REPORT, "--metrics-file": metrics}
         self.skip_if_refused = skip_if_refused
         self.only_with = only_with

@@ -125,6 +125,12 @@ DAILY_PARAMS = {
     "rules": _param(
         "rules", None, "TOML file of rules for text in photos.", "the default of screen_listings"
     ),
+    "screener": _param(
+        "screener",
+        None,
+        "Model of concepts, such as models:/listing-screener@champion.",
+        "no concept is looked for",
+    ),
     "known_photos": _param(
         "known_photos", None, "List of photos that must not come back.", "none is known"
     ),
@@ -140,6 +146,15 @@ WEEKLY_PARAMS = {
     "splits": _param("splits", "test", "Splits to evaluate on, separated by commas."),
     "backbone": _param("backbone", None, "Backbone to train on.", "the default of train_head"),
     "name": _param("name", "listing-categorizer", "Name of the model in the registry."),
+    "screener_name": _param(
+        "screener_name", None, "Name of the screener in the registry.", "none is trained"
+    ),
+    "concept_labels": _param(
+        "concept_labels",
+        None,
+        "CSV of what photos show: listing_id, image_index, concept, value.",
+        "the column concepts of the labelled manifest",
+    ),
     "gates": _param("gates", None, "File of the gates.", "the default of promote_challenger"),
     **_SHARED,
 }

@@ -32,7 +32,8 @@ def write_report(figures: Mapping[str, Any], path: str | None) -> None:
     job_run.reports(figures)
     table = Table(show_header=False, box=None)
     for name, value in figures.items():
-        if isinstance(value, list) and value and isinstance(value[0], dict):
+        rows = list(value.values()) if isinstance(value, dict) else value
+        if isinstance(rows, list) and rows and isinstance(rows[0], dict):
             continue  # A table, which the job prints itself.
         table.add_row(name.replace("_", " "), Text(_shown(value)))
     Console().print(table)

@@ -34,6 +34,8 @@ _TYPES = {
     "category_id": "string",
     "split": "string",
     "slices": "map<string,string>",
+    "attributes": "map<string,string>",
+    "concepts": "map<string,boolean>",
     "updated_at": "timestamp",
 }
 _NANOSECONDS = "bigint"
@@ -52,6 +54,8 @@ PHOTO_COLUMNS = (
     "category_id",
     "split",
     "slices",
+    "attributes",
+    "concepts",
 )
 """The columns of `read_photos`.
 

@@ -10,37 +10,34 @@
 `bundle.json` holds the SHA-256 of every other file, so its own SHA-256 is the bundle's digest.
 """
 
-import re
 import shutil
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from pydantic import ConfigDict, FailFast
-from safetensors.torch import save_file
 
 from schemas.errors import BundleError, DataContractError, TaxonomyError
 from schemas.taxonomy import TAXONOMY, Taxonomy
 from seer_model.backbones.backbone import Backbone, load_backbone, save_backbone
 from seer_model.categorizer.calibration import Calibration
 from seer_model.categorizer.familiarity import Familiarity
-from seer_model.categorizer.head import LinearHead
 from seer_model.categorizer.hierarchy import ClassTree
 from seer_model.files import (
     Record,
+    check_content,
+    check_digests,
     digest_file,
-    load_tensors,
+    load_arrays,
     parse_record,
-    read_json,
+    read_versioned,
+    save_arrays,
     short_repr,
     write_json,
 )
+from seer_model.linear_head import LinearHead
 
 __all__ = ["FORMAT", "Bundle", "ResolvedBundle", "load_bundle", "save_bundle"]
 
@@ -113,9 +110,9 @@ def save_bundle(bundle: Bundle, folder: Path) -> Bundle:
         shutil.rmtree(folder)
     save_backbone(bundle.backbone, folder / "backbone")
     files = [*_FILES]
-    _save_arrays(vars(bundle.head), folder / "head.safetensors")
+    save_arrays(vars(bundle.head), folder / "head.safetensors")
     if bundle.familiarity is not None:
-        _save_arrays(vars(bundle.familiarity), folder / _FAMILIARITY)
+        save_arrays(vars(bundle.familiarity), folder / _FAMILIARITY)
         files.append(_FAMILIARITY)
     pq.write_table(bundle.tree.taxonomy.to_table(), folder / "taxonomy.parquet")
     write_json(
@@ -132,10 +129,6 @@ def save_bundle(bundle: Bundle, folder: Path) -> Bundle:
         folder / "bundle.json",
     )
     return load_bundle(folder)
-
-
-def _save_arrays(arrays: Mapping[str, npt.NDArray[np.float32]], path: Path) -> None:
-    save_file({name: torch.from_numpy(array) for name, array in arrays.items()}, path)
 
 
 class _BundleRecord(Record):
@@ -160,9 +153,9 @@ def load_bundle(folder: Path) -> Bundle:
             bundle, leads out of the folder, or contradicts another.
     """
     path = folder / "bundle.json"
-    record = _read_record(path)
-    _check_content(folder)
-    _check_digests(folder, record.files)
+    record = parse_record(read_versioned(path, FORMAT), _BundleRecord, path)
+    check_content(folder, _ALL_PATHS, "a model bundle")
+    check_digests(path, record.files, _FILES, _FAMILIARITY)
     tree = _load_tree(folder, record)
     backbone = load_backbone(folder / "backbone")
     if backbone.licence != record.licence:
@@ -174,43 +167,6 @@ def load_bundle(folder: Path) -> Bundle:
     return Bundle(
         backbone, head, tree, record.calibration, record.training, familiarity, digest_file(path)
     )
-
-
-def _read_record(path: Path) -> _BundleRecord:
-    record = read_json(path)
-    version = re.fullmatch(r"([0-9]{1,4})(\.[0-9]{1,4})?", str(record.get("format", "")))
-    if not version:
-        raise BundleError(f"{path}: no format version; this is not a model bundle")
-    if int(version[1]) > int(FORMAT.partition(".")[0]):
-        raise BundleError(
-            f"{path}: format {version[0]} is newer than {FORMAT}, the newest this version "
-            "of the package reads; update the package"
-        )
-    return parse_record(record, _BundleRecord, path)
-
-
-def _check_content(folder: Path) -> None:
-    """Refuse foreign files, which would be registered and sent to executors with the rest."""
-    for path in sorted(folder.rglob("*")):
-        if path.is_symlink():
-            raise BundleError(f"{path}: a link, which a model bundle must not hold")
-        name = path.relative_to(folder)
-        hidden = name.name.startswith(".") and path.is_file()  # Such as .DS_Store.
-        if name.as_posix() not in _ALL_PATHS and not hidden:
-            raise BundleError(f"{path}: does not belong into a model bundle; remove it")
-
-
-def _check_digests(folder: Path, files: Mapping[str, str]) -> None:
-    if files.keys() - {_FAMILIARITY} != set(_FILES):
-        raise BundleError(
-            f"{folder / 'bundle.json'}: files must be exactly {', '.join(_FILES)}, "
-            f"with or without {_FAMILIARITY}"
-        )
-    if _FAMILIARITY not in files and (folder / _FAMILIARITY).exists():
-        raise BundleError(f"{folder / _FAMILIARITY}: is not among the files of bundle.json")
-    for name in files:
-        if digest_file(folder / name) != files[name]:
-            raise BundleError(f"{folder / name}: its digest is not the one in bundle.json")
 
 
 def _load_tree(folder: Path, record: _BundleRecord) -> ClassTree:
@@ -248,7 +204,7 @@ def _line(error: Exception) -> str:
 
 
 def _load_head(path: Path, classes: int, width: int) -> LinearHead:
-    return LinearHead(**_load_arrays(path, {"weight": (classes, width), "bias": (classes,)}))
+    return LinearHead(**load_arrays(path, {"weight": (classes, width), "bias": (classes,)}))
 
 
 def _load_familiarity(path: Path, tree: ClassTree, width: int) -> Familiarity:
@@ -260,25 +216,7 @@ def _load_familiarity(path: Path, tree: ClassTree, width: int) -> Familiarity:
         "bias": (len(tree.classes),),
         "limits": (len(tree.levels),),
     }
-    familiarity = Familiarity(**_load_arrays(path, tensors))
+    familiarity = Familiarity(**load_arrays(path, tensors))
     if not (familiarity.scale > 0).all():
         raise BundleError(f"{path}: scale is not positive")
     return familiarity
-
-
-def _load_arrays(
-    path: Path, expected: Mapping[str, tuple[int | None, ...]]
-) -> dict[str, npt.NDArray[np.float32]]:
-    """Read tensors of these shapes, in which None stands for any length, as float32."""
-    tensors = load_tensors(path)
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    fits = found.keys() == expected.keys() and all(
-        len(shape) == len(found[name])
-        and all(n in (None, m) for n, m in zip(shape, found[name], strict=True))
-        for name, shape in expected.items()
-    )
-    if not fits:
-        raise BundleError(f"{path}: tensors are {short_repr(found)}, expected {dict(expected)}")
-    if not all(tensor.is_floating_point() for tensor in tensors.values()):
-        raise BundleError(f"{path}: tensors are not floating-point")
-    return {name: tensor.float().numpy() for name, tensor in tensors.items()}

@@ -2,7 +2,6 @@
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.resources import files
 from pathlib import Path
@@ -12,8 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveInt
 
 from schemas.errors import SettingsError
 from seer_model.backbones.backbone import COMMERCIAL_LICENCES
+from seer_model.evaluation.concept_gates import ConceptLimits, concept_gates
+from seer_model.evaluation.concepts import KIND
+from seer_model.evaluation.gate import Gate
 
-__all__ = ["Gate", "Gates", "check_gates", "licence_gate", "read_gates"]
+__all__ = ["Gates", "check_gates", "licence_gate", "read_gates"]
 
 
 class _Section(BaseModel):
@@ -76,23 +78,7 @@ class Gates(_Section):
     categories: _Groups
     worst_groups: _WorstGroups | None = None
     taxonomy: _Taxonomy
-
-
-@dataclass(frozen=True)
-class Gate:
-    """One gate's result.
-
-    Attributes:
-        gate: Its name.
-        passed: Whether the version passes.
-        measured: The value found, in words.
-        limit: The value required, in words.
-    """
-
-    gate: str
-    passed: bool
-    measured: str
-    limit: str
+    concepts: ConceptLimits = ConceptLimits()
 
 
 def read_gates(path: Path | None) -> Gates:
@@ -129,7 +115,8 @@ def check_gates(
 
     Args:
         gates: The gates' settings.
-        evaluation: As `record.evaluation_record` returns it; None if there is none.
+        evaluation: As `record.evaluation_record`, or `concepts.concept_record` of a screener,
+            returns it; None if there is none.
         challenger: `name/version` of the version to promote.
         champion: `name/version` of the current champion; None if there is none.
 
@@ -140,6 +127,9 @@ def check_gates(
     compared = _evaluation_gate(evaluation, challenger, champion)
     if evaluation is None or not compared.passed:
         return [compared]
+    data = _data_gates(gates.data, evaluation)
+    if evaluation.get("kind") == KIND:
+        return [compared, *data, *concept_gates(gates.concepts, evaluation)]
     model, differences = evaluation["challenger"], evaluation["differences"]
     figures, target = model["figures"], model["target_precision"]
     groups = []
@@ -157,7 +147,7 @@ def check_gates(
         ]
     return [
         compared,
-        *_data_gates(gates.data, evaluation),
+        *data,
         *comparison,
         *_exact_coverage_gate(gates.exact_coverage, figures, differences if champion else None),
         _precision_gate(gates.precision.max_below_target, figures, target),

@@ -25,6 +25,11 @@ least_share = 0.01           # of the photo's area, by the lines that it is in
 name = "screenshot or meme"
 action = "review"
 least_share = 0.25           # without a pattern: of all its text
+
+[[concept]]                  # takes the place of all thresholds that the model has for a concept
+name = "weapon"
+action = "block"             # review, block, or allow to ignore the concept
+least_score = 0.95           # a probability; default: the model's threshold for the action
 """
 
 import hashlib
@@ -48,7 +53,7 @@ from seer_model.screener.text_patterns import (
     normalise,
 )
 
-__all__ = ["Rules", "TextMatch", "TextRule", "Unreadable", "read_rules"]
+__all__ = ["ConceptRule", "Rules", "TextMatch", "TextRule", "Unreadable", "read_rules"]
 
 _LONGEST_TEXT = 20_000
 """Characters of a photo's text that rules look at: a bound on the work of a regular expression."""
@@ -177,17 +182,36 @@ def _is_text(line: str) -> bool:
     return sum(letter.isalnum() for letter in line) >= _FEWEST_LETTERS
 
 
+class ConceptRule(_Section):
+    """What to do with a concept, in place of the thresholds of the model.
+
+    Attributes:
+        name: The concept's.
+        action: `allow` ignores it.
+        least_score: The probability from which on; None for the model's threshold for the action.
+    """
+
+    name: str = Field(min_length=1, max_length=100)
+    action: Action
+    least_score: Annotated[float, Field(gt=0, le=1)] | None = None
+
+
 class Rules(_Section):
     """All rules of a screening."""
 
     unreadable: Unreadable = Unreadable()
     text: tuple[TextRule, ...] = ()
+    concept: tuple[ConceptRule, ...] = ()
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
         names = [rule.name for rule in self.text]
         if twice := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"two rules are named {min(twice)!r}")
+        actions = [(rule.name, rule.action) for rule in self.concept]
+        if again := {each for each in actions if actions.count(each) > 1}:
+            name, action = min(again)
+            raise ValueError(f"two rules say {action} for the concept {name!r}")
         return self
 
     @property
@@ -218,8 +242,8 @@ def read_rules(path: Path | None) -> Rules:
 def _first_problem(error: ValidationError, content: dict[str, Any]) -> str:
     problem = error.errors(include_url=False)[0]
     place = [str(part) for part in problem["loc"]]
-    if place[:1] == ["text"] and len(place) > 1:
-        named = content["text"][int(place[1])].get("name", f"number {int(place[1]) + 1}")
+    if place[0:1] in (["text"], ["concept"]) and len(place) > 1:
+        named = content[place[0]][int(place[1])].get("name", f"number {int(place[1]) + 1}")
         place = [f"rule {named!r}", *place[2:]]
     message = problem["msg"].removeprefix("Value error, ")
     return " ".join(filter(None, [", ".join(place) + ":" if place else "", message]))

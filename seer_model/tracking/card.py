@@ -9,8 +9,9 @@ from seer_model.backbones.backbone import Backbone
 from seer_model.backbones.constants import STAGES
 from seer_model.categorizer.bundle import Bundle
 from seer_model.evaluation.groups import SMALL_SLICE
+from seer_model.screener.concepts import ScreenerModel
 
-__all__ = ["backbone_card", "bundle_card", "code_span"]
+__all__ = ["backbone_card", "bundle_card", "code_span", "screener_card"]
 
 _MOST_CLASSES = 30
 _MOST_CHARACTERS = 120
@@ -117,6 +118,83 @@ model = mlflow.pyfunc.load_model("models:/NAME/VERSION")
 model.predict(pd.DataFrame({{"image_bytes": [photo]}}))  # `vector` or `reject_reason`
 ```
 """
+
+
+def screener_card(model: ScreenerModel) -> str:
+    """Write the card of a screener."""
+    training = dict(model.training)
+    figures = training.pop("concepts", {})
+    rows = "\n".join(
+        f"| {_cell(concept.name)} | {concept.review_at:.3f} | "
+        f"{'never' if concept.block_at is None else format(concept.block_at, '.3f')} | "
+        + " | ".join(_figure(figures.get(concept.name, {}), name) for name in _OF_CONCEPTS)
+        + " |"
+        for concept in model.concepts.concepts
+    )
+    return f"""# Listing screener: {len(model.concepts.concepts)} concepts
+
+Says which of a marketplace's listings people should look at, or must not be shown, from what is
+seen in their photos.
+
+- Model: digest {code_span(model.digest)}
+{_backbone(model.backbone)}
+
+## How to use it
+
+```sh
+python -m jobs.screen_listings --model models:/NAME@champion …
+```
+
+```python
+model = mlflow.pyfunc.load_model("models:/NAME/VERSION")
+model.predict(pd.DataFrame({{"listing_id": ["a", "a"], "image_bytes": [front, back]}}))
+```
+
+One row per photo in, one row per listing out: `action` (`allow`, `review` or `block`), and the
+`findings` that explain it. The served model screens for concepts alone; rules for text and known
+photos are the job's. Addresses (`image_uri`) are read only if the setting `read_image_uris` is
+true.
+
+## Intended use and limits
+
+- Use it to decide what people look at first. It is not made to judge people, nor to replace a
+  legal duty to look.
+- It knows its concepts only, as the labels drew them, and sees the centre crop of each photo: what
+  is small or at the edge is missed.
+- Recall and precision hold for listings like those it was calibrated on, with as many that have
+  the concept among them. Where fewer have it, fewer of the blocked ones do: evaluate it on
+  listings drawn at random.
+
+## Concepts
+
+From *review at* on people look at a photo's listing, from *block at* on it is not shown; both are
+probabilities. *Missing* are labels with the concept that would show the recall asked for.
+
+{_CONCEPTS_HEAD}
+{rows}
+
+## Training
+
+{_entries(training) or "Nothing recorded."}
+"""
+
+
+_CONCEPTS_HEAD = (
+    "| concept | review at | block at | listings | with it | average precision | recall "
+    "| reviewed | missing | recall of blocking | calibrated on |\n"
+    "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|---|"
+)
+_OF_CONCEPTS = (
+    *("listings", "with_it", "average_precision", "recall", "reviewed_share"),
+    *("recall_labels_missing", "blocked_recall", "calibrated_on"),
+)
+
+
+def _figure(figures: dict[str, Any], name: str) -> str:
+    value = figures.get(name)
+    if value is None:
+        return ""
+    return f"{value:.3f}" if isinstance(value, float) else _cell(value)
 
 
 def code_span(text: object) -> str:

@@ -26,7 +26,9 @@ from seer_model.backbones.backbone import load_backbone
 from seer_model.categorizer.bundle import load_bundle
 from seer_model.categorizer.scoring import SCORES
 from seer_model.processes import scratch_folder
-from seer_model.tracking.card import backbone_card, bundle_card
+from seer_model.screener.concepts import load_screener_model
+from seer_model.screener.screener import SCREENED
+from seer_model.tracking.card import backbone_card, bundle_card, screener_card
 from seer_model.tracking.photo_table import READ_IMAGE_URIS
 from seer_model.tracking.registry import tag_version
 from seer_model.tracking.runs import add_to_name, one_line
@@ -36,6 +38,7 @@ __all__ = [
     "keep_on_failure",
     "register_backbone",
     "register_bundle",
+    "register_screener",
     "requirements",
 ]
 
@@ -53,6 +56,7 @@ _PHOTO = tuple(ColSpec(_ANY, name, required=False) for name in ("image_bytes", "
 _LISTING = (ColSpec(_ANY, "listing_id"), ColSpec(_ANY, "image_index", required=False))
 _LONGEST_DESCRIPTION = 5000
 """Characters that fit MLflow's column."""
+_LONGEST_TAG = 1000
 
 
 class RegistrationFailed(SeerError):
@@ -91,9 +95,29 @@ def register_bundle(folder: Path, name: str) -> str:
         "backbone": f"{bundle.backbone.architecture}: {bundle.backbone.origin}",
         "taxonomy_version": bundle.tree.taxonomy.version,
     }
-    example = {"listing_id": "listing-1", "image_index": 0, "image_bytes": _draw_photo()}
     signature = _signature([*_LISTING, *_PHOTO], SCORES)
-    return _register("bundle", folder, name, tags, signature, example, bundle_card(bundle))
+    return _register("bundle", folder, name, tags, signature, _listing(), bundle_card(bundle))
+
+
+def register_screener(folder: Path, name: str) -> str:
+    """Log a screener to the current run as an MLflow model and register it.
+
+    Returns:
+        The new version's number.
+    """
+    screener = load_screener_model(folder)
+    tags = {
+        "screener_digest": screener.digest,
+        "licence": screener.backbone.licence,
+        "backbone": f"{screener.backbone.architecture}: {screener.backbone.origin}",
+        "concepts": ", ".join(screener.concepts.names)[:_LONGEST_TAG],
+    }
+    signature = _signature([*_LISTING, *_PHOTO], SCREENED)
+    return _register("screener", folder, name, tags, signature, _listing(), screener_card(screener))
+
+
+def _listing() -> dict[str, object]:
+    return {"listing_id": "listing-1", "image_index": 0, "image_bytes": _draw_photo()}
 
 
 def register_backbone(folder: Path, name: str) -> str:
@@ -127,7 +151,11 @@ def _register(
     example: Mapping[str, object],
     card: str,
 ) -> str:
-    code = {"bundle": "pyfunc.py", "backbone": "pyfunc_backbone.py"}[kind]
+    code = {
+        "bundle": "pyfunc.py",
+        "backbone": "pyfunc_backbone.py",
+        "screener": "pyfunc_screener.py",
+    }[kind]
     packages = Path(__file__).parents[2]
     with (
         _no_bytecode(),

@@ -13,6 +13,7 @@ from seer_model.backbones.backbone import Backbone, load_backbone
 from seer_model.backbones.sources import backbone_from_source
 from seer_model.categorizer.bundle import ResolvedBundle, load_bundle
 from seer_model.processes import scratch_folder
+from seer_model.screener.concepts import SCREENER_FILE, ResolvedScreener, load_screener_model
 from seer_model.tracking.runs import one_line
 
 __all__ = [
@@ -20,6 +21,8 @@ __all__ = [
     "move_alias",
     "resolve_backbone",
     "resolve_bundle",
+    "resolve_model",
+    "resolve_screener",
     "tag_version",
     "version_tags",
 ]
@@ -70,16 +73,40 @@ def resolve_bundle(uri: str) -> ResolvedBundle:
         SettingsError: There is no such model or folder, or it holds no bundle.
         BundleError: The bundle is damaged, or of a newer format.
     """
+    found = resolve_model(uri)
+    if not isinstance(found, ResolvedBundle):
+        raise SettingsError(f"{uri}: is a screener, not a categorizer's model bundle")
+    return found
+
+
+def resolve_screener(uri: str) -> ResolvedScreener:
+    """Fetch a screener's model, as `resolve_bundle` fetches a bundle.
+
+    Raises:
+        SettingsError: There is no such model or folder, or it holds no screener.
+        BundleError: The screener is damaged, or of a newer format.
+    """
+    found = resolve_model(uri)
+    if not isinstance(found, ResolvedScreener):
+        raise SettingsError(f"{uri}: is a categorizer's model bundle, not a screener")
+    return found
+
+
+def resolve_model(uri: str) -> ResolvedBundle | ResolvedScreener:
+    """Fetch a bundle or a screener, as `resolve_bundle` does."""
     folder, name, number = _fetch(uri)
-    folder = _bundle_folder(folder, uri)
+    folder = _model_folder(folder, uri)
+    if (folder / SCREENER_FILE).is_file():
+        screener = load_screener_model(folder)
+        return ResolvedScreener(folder, screener, name, number or screener.digest[:12])
     bundle = load_bundle(folder)
     return ResolvedBundle(folder, bundle, name, number or bundle.digest[:12])
 
 
 def resolve_backbone(uri: str) -> Backbone:
-    """Fetch a backbone by `timm:…`, `lite:…`, `vissl:…`, `zoo:…`, or as `resolve_bundle` a bundle.
+    """Fetch a backbone by `timm:…`, `lite:…`, `vissl:…`, `zoo:…`, or as `resolve_model` a model.
 
-    See `seer_model.backbones.sources` for the first four. Of a bundle, its backbone.
+    See `seer_model.backbones.sources` for the first four. Of a bundle or a screener, its backbone.
 
     Raises:
         SettingsError: There is no such model, file or folder, or it holds no backbone.
@@ -92,13 +119,16 @@ def resolve_backbone(uri: str) -> Backbone:
     for candidate in (folder, folder / "artifacts" / "backbone"):
         if (candidate / "backbone.json").is_file():
             return load_backbone(candidate)
-    return load_bundle(_bundle_folder(folder, uri)).backbone
+    model = _model_folder(folder, uri)
+    if (model / SCREENER_FILE).is_file():
+        return load_screener_model(model).backbone
+    return load_bundle(model).backbone
 
 
-def _bundle_folder(folder: Path, uri: str) -> Path:
+def _model_folder(folder: Path, uri: str) -> Path:
     # MLflow keeps a logged folder, under its own name, in `artifacts`.
     for candidate in (folder, *sorted(folder.glob("artifacts/*"))):
-        if (candidate / "bundle.json").is_file():
+        if any((candidate / name).is_file() for name in ("bundle.json", SCREENER_FILE)):
             return candidate
     raise SettingsError(f"{uri}: holds no model bundle (no bundle.json)")
 

@@ -10,8 +10,8 @@ import numpy.typing as npt
 from schemas.errors import DataContractError
 from seer_model.categorizer.bundle import Bundle
 from seer_model.categorizer.familiarity import Familiarity
-from seer_model.categorizer.head import LinearHead
 from seer_model.categorizer.hierarchy import ClassTree
+from seer_model.linear_head import LinearHead
 from seer_model.training.balance import Groups
 from seer_model.training.crossfit import cross_fit, folds_by_looks, folds_by_slice
 from seer_model.training.head import HeadTraining, train_head

@@ -21,8 +21,8 @@ from sklearn.model_selection import GroupKFold
 from sklearn.preprocessing import StandardScaler
 
 from schemas.errors import DataContractError
-from seer_model.categorizer.head import LinearHead
 from seer_model.categorizer.scoring import fuse_photos
+from seer_model.linear_head import LinearHead
 from seer_model.training.labelled import LabelledPhotos, listing_bounds, slice_names
 from seer_model.training.ridge import (
     STRENGTHS,

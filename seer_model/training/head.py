@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 from torch.nn import functional
 
-from seer_model.categorizer.head import LinearHead
+from seer_model.linear_head import LinearHead
 from seer_model.training.watch import Watch, unwatched
 
 __all__ = ["HeadTraining", "train_head"]

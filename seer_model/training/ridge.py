@@ -8,7 +8,7 @@ import numpy.typing as npt
 from scipy.sparse import csr_array
 
 from seer_model.categorizer.calibration import cross_entropy
-from seer_model.categorizer.head import LinearHead
+from seer_model.linear_head import LinearHead
 
 __all__ = ["STRENGTHS", "Choice", "HeldOutPhotos", "choose_strength", "ridge_heads"]
 

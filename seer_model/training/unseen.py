@@ -19,8 +19,8 @@ from seer_model.categorizer.calibration import (
     fit_temperature,
 )
 from seer_model.categorizer.familiarity import Familiarity, level_distances
-from seer_model.categorizer.head import LinearHead
 from seer_model.categorizer.hierarchy import ClassTree
+from seer_model.linear_head import LinearHead
 
 __all__ = [
     "UnseenListings",

@@ -15,7 +15,7 @@ import pytest
 
 from scripts.local_postgres import local_postgres
 from seer_model.categorizer.bundle import load_bundle, save_bundle
-from seer_model.categorizer.head import LinearHead
+from seer_model.linear_head import LinearHead
 from tests.spark.conftest import bundle_folder, draw_photo, write_manifest
 from tests.support.airflow_instance import BIN, Airflow
 from tests.support.marketplace import Marketplace
@@ -105,7 +105,7 @@ def airflow(
 @pytest.fixture(scope="package")
 def refresh(airflow: Airflow) -> str:
     """A refresh, which runs beside the daily runs."""
-    return airflow.trigger("refresh_weekly")
+    return airflow.trigger("refresh_weekly", screener_name="colour-screener")
 
 
 @pytest.fixture(scope="package")

@@ -10,7 +10,9 @@ pytestmark = [pytest.mark.airflow, pytest.mark.spark, pytest.mark.slow]
 WEEKLY = "refresh_weekly"
 PROMOTE = "promote_challenger"
 DONE = dict.fromkeys(("train_head", "evaluate_challenger", PROMOTE), "success")
-DONE |= dict.fromkeys(("import_reviews", "estimate_precision"), "skipped")
+DONE |= dict.fromkeys(("train_screener", "evaluate_screener"), "success")
+SKIPPED = ("import_reviews", "estimate_precision", "promote_screener")
+DONE |= dict.fromkeys(SKIPPED, "skipped")
 
 
 def test_refusal_stops_the_refresh_and_a_promotion_is_an_event(
@@ -22,6 +24,10 @@ def test_refusal_stops_the_refresh_and_a_promotion_is_an_event(
     assert (trained["labels_confirmed"], trained["labels_without_photos"]) == (1, 1)
     assert trained["labels_added"] == 1, "of the daily manifest"
     assert airflow.result(WEEKLY, refresh, "evaluate_challenger")["labels_confirmed"] == 1
+    screener = airflow.result(WEEKLY, refresh, "train_screener")
+    assert (screener["version"], screener["photos"]) == ("1", 40)
+    refused = airflow.result(WEEKLY, refresh, "promote_screener", "refusal")
+    assert refused.startswith("listings: 24 labelled, required: at least 200")
     why = airflow.result(WEEKLY, refresh, PROMOTE, "refusal")
     assert why.startswith("listings: 24 labelled, required: at least 200")
     assert why in airflow.log(WEEKLY, refresh, PROMOTE, 1)

@@ -201,6 +201,8 @@ def test_optional_columns_may_be_absent_and_others_are_ignored(
         "category_id": None,
         "split": None,
         "slices": None,
+        "attributes": None,
+        "concepts": None,
     }
 
 

@@ -60,6 +60,7 @@ class Marketplace:
                 "image_bytes": self._draw_photo(colour, 100 * place + i),
                 "category_id": colour,
                 "split": split,
+                "concepts": [("first colour", colour == COLOURS[0])],
             }
             for place, (split, count) in enumerate(SPLITS.items())
             for colour in COLOURS

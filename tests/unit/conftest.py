@@ -19,9 +19,9 @@ from seer_model.backbones.backbone import Backbone, random_backbone, save_backbo
 from seer_model.categorizer.bundle import Bundle, save_bundle
 from seer_model.categorizer.calibration import Calibration
 from seer_model.categorizer.familiarity import Familiarity
-from seer_model.categorizer.head import LinearHead
 from seer_model.categorizer.hierarchy import ClassTree
 from seer_model.files import digest_file
+from seer_model.linear_head import LinearHead
 from seer_model.training.fit import FittedBundle, fit_bundle
 from seer_model.training.labelled import LabelledPhotos
 from tests.support.conversions import convert_once

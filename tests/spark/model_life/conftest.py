@@ -10,8 +10,8 @@ from mlflow import MlflowClient
 from pyspark.sql import SparkSession
 
 from seer_model.categorizer.bundle import Bundle, save_bundle
-from seer_model.categorizer.head import LinearHead
 from seer_model.evaluation import record
+from seer_model.linear_head import LinearHead
 from seer_model.tracking import registration, runs
 from tests.support.tracking_database import new_database
 

@@ -12,7 +12,7 @@ from pyspark.sql import SparkSession
 
 from jobs import evaluate_challenger
 from seer_model.categorizer.bundle import Bundle, save_bundle
-from seer_model.categorizer.head import LinearHead
+from seer_model.linear_head import LinearHead
 from seer_model.tracking import registry, runs
 from seer_model.tracking.promotion import load_evaluation
 from tests.support.decisions import decision, write_decisions

@@ -37,6 +37,8 @@ def test_columns_and_types_of_the_contract():
         "category_id": "string",
         "split": "string",
         "slices": "map<string, string>",
+        "attributes": "map<string, string>",
+        "concepts": "map<string, bool>",
         "updated_at": "timestamp[us, tz=UTC]",
     }
     check_manifest(MANIFEST, "here")

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from seer_model.categorizer.head import LinearHead
+from seer_model.linear_head import LinearHead
 from seer_model.training.head import HeadTraining, train_head
 from tests.support.watching_loops import Watched
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from schemas.taxonomy import Category, Taxonomy
 from seer_model.backbones.backbone import Backbone
 from seer_model.categorizer.calibration import CalibrationSample, calibrate
-from seer_model.categorizer.head import LinearHead
 from seer_model.categorizer.hierarchy import ClassTree
+from seer_model.linear_head import LinearHead
 from seer_model.training.fit import fit_bundle
 from seer_model.training.labelled import LabelledPhotos
 from seer_model.training.unseen import (
