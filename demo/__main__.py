@@ -22,7 +22,15 @@ from pydantic import Field, model_validator
 from demo.result import show_result
 from demo.samples import draw_sample_listings
 from demo.steps import Steps
-from jobs import build_manifest, categorize_listings, promote_challenger, train_head
+from jobs import (
+    build_manifest,
+    categorize_listings,
+    describe_listings,
+    list_known_photos,
+    promote_challenger,
+    screen_listings,
+    train_head,
+)
 from jobs.command.settings import JobSettings, run_job
 from jobs.stages.listing_table import Row
 from schemas.errors import SettingsError
@@ -33,7 +41,9 @@ NAME = "listing-categorizer"
 
 # Few of the drawings are of a kind never seen; of somebody's own photos more may be.
 _FOR_DRAWINGS = ["--unseen-share", "0.05"]
-_JOBS = 5
+_JOBS = 7
+_SIGNALS = ("hashes", "text", "colours")
+_LOCALES = ("en", "de", "es")
 
 
 class Demo(JobSettings):
@@ -69,20 +79,21 @@ class _Source(NamedTuple):
 
 
 class _Inputs(NamedTuple):
-    """What to learn from, what to categorize, and the taxonomy."""
+    """What to learn from, what to categorize, the taxonomy, and photos that were taken down."""
 
     labelled: _Source
     new: _Source
     taxonomy: Path
+    removed: Path | None
 
 
 def demo(settings: Demo) -> None:
-    """Draw samples where needed, build manifests, train, promote, categorize, show."""
+    """Draw samples where needed, train, promote, categorize, screen, describe, show."""
     output, today = settings.output, date.today().isoformat()
     rows = _check_inputs(settings)
     start_afresh(output)
     own_labels = settings.listings is not None
-    steps = Steps(_JOBS + (not own_labels), output / "demo.log")
+    steps = Steps(_JOBS + 2 * (not own_labels), output / "demo.log")
     steps.console.print(
         "From photos to categories: learn from labelled listings, categorize new ones",
         style="bold",
@@ -129,13 +140,54 @@ def demo(settings: Demo) -> None:
         categorize_listings.main,
         ["--manifest", str(output / "manifest"), "--ds", today],
         ["--model", f"models:/{NAME}@champion", "--output", str(output / "categories")],
+        # What the next two jobs need of the photos, so that each is read once.
+        [flag for signal in _SIGNALS for flag in ("--signals", signal)],
         [*embeddings, "--report", str(published), *tracking],
         summary=lambda: "{listings} listings with {photos} photos".format_map(_read(published)),
+    )
+    day = ["--manifest", str(output / "manifest"), "--ds", today, *embeddings, *tracking]
+    known = _list_removed(inputs.removed, output, steps, tracking)
+    screened = output / "screen_listings.json"
+    steps.run(
+        "Screen them",
+        screen_listings.main,
+        [*day, "--backbone", f"models:/{NAME}@champion", "--output", str(output / "screening")],
+        [*known, "--page", str(output / "screening.html"), "--report", str(screened)],
+        summary=lambda: "{block} to block, {review} to review, {allow} allowed".format_map(
+            _read(screened)
+        ),
+    )
+    described = output / "describe_listings.json"
+    steps.run(
+        "Describe their photos",
+        describe_listings.main,
+        [*day, "--output", str(output / "descriptions")],
+        [flag for locale in _LOCALES for flag in ("--locale", locale)],
+        ["--page", str(output / "descriptions.html"), "--report", str(described)],
+        summary=lambda: "{texts} texts in {locales}".format_map(
+            {**_read(described), "locales": ", ".join(_LOCALES)}
+        ),
     )
     figures = _read(published)
     figures["target_precision"] = settings.target_precision
     figures["demo_seconds"] = monotonic() - steps.started
     show_result(steps.console, output, figures, read_taxonomy(inputs.taxonomy), tracking_uri)
+
+
+def _list_removed(
+    removed: Path | None, output: Path, steps: Steps, tracking: list[str]
+) -> list[str]:
+    """List photos that must not come back; returns the flags for the screening."""
+    if removed is None:
+        return []
+    known = output / "known_photos.parquet"
+    steps.run(
+        "List a photo that was taken down before",
+        list_known_photos.main,
+        ["--photos", str(removed), "--rule", "taken down", "--action", "block"],
+        ["--output", str(known), *tracking],
+    )
+    return ["--known-photos", str(known)]
 
 
 def _check_inputs(settings: Demo) -> list[Row]:
@@ -191,7 +243,8 @@ def _own_inputs(settings: Demo, rows: Iterable[Row], steps: Steps) -> _Inputs:
     splits = {row["split"] for row in rows} - {"train", "val", None}
     if not splits:
         steps.console.print("No split but train and val in the table: these are categorized too.")
-    return _Inputs(labelled, labelled._replace(splits=sorted(splits)), settings.taxonomy)
+    new = labelled._replace(splits=sorted(splits))
+    return _Inputs(labelled, new, settings.taxonomy, None)
 
 
 def _sample_inputs(settings: Demo, steps: Steps) -> _Inputs:
@@ -209,12 +262,14 @@ def _sample_inputs(settings: Demo, steps: Steps) -> _Inputs:
         )
     labelled = _Source(samples.images.parent, samples.listings_csv, ["train", "val"])
     if settings.photos is None:
-        return _Inputs(labelled, labelled._replace(splits=["new"]), samples.taxonomy_csv)
+        new = labelled._replace(splits=["new"])
+        return _Inputs(labelled, new, samples.taxonomy_csv, samples.removed)
     steps.console.print(
         "Without --listings there are no labels to learn from: your photos get categories of the "
         "drawn samples, which shows that the jobs run and nothing more."
     )
-    return _Inputs(labelled, _Source(settings.photos, None, []), samples.taxonomy_csv)
+    own = _Source(settings.photos, None, [])
+    return _Inputs(labelled, own, samples.taxonomy_csv, samples.removed)
 
 
 def _manifest(source: _Source, output: Path, ds: str) -> list[str]:

@@ -194,7 +194,7 @@ def _details(output: Path, figures: Mapping[str, Any], tracking_uri: str) -> Ite
     """What ran, what was written, what to try next: the lines to print."""
     yield (
         f"{figures['photos']} photos, {figures['photos_rejected']} of them unusable; "
-        f"{figures['photos_per_second']} photos a second, Spark and all; "
+        f"{figures['photos_per_second']} photos a second, Spark and reading their text included; "
         f"the whole demo took {figures['demo_seconds']:.0f} s."
     )
     yield f"Model: {figures['model']}, on {figures['backbone']}."
@@ -202,7 +202,9 @@ def _details(output: Path, figures: Mapping[str, Any], tracking_uri: str) -> Ite
     yield ""
     yield f"Written to {output}:"
     yield "  contact_sheet.png         photos of some listings, marked as in the table"
-    yield "  categories/               Parquet, one row a listing"
+    yield "  screening.html            listings with findings, and why"
+    yield "  descriptions.html         photos with their alternative texts"
+    yield "  categories/               Parquet, one row a listing; beside it screening, descriptions"
     yield "  categorize_listings.json  report of the job"
     yield "  demo.log                  the jobs' commands and all that they printed"
     if tracking_uri.endswith("/mlflow.db"):

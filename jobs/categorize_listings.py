@@ -41,7 +41,7 @@ class CategorizeListings(PhotoSettings):
     signals: list[Signal] = Field(
         [],
         description="what else to read of each photo, so that other jobs need not read it again "
-        "(repeatable): hashes, text",
+        "(repeatable): hashes, text, colours",
     )
     scratch: str | None = SCRATCH
     drift_warning: float = Field(

@@ -62,7 +62,7 @@ from jobs.stages.concept_labels import label_photos
 from jobs.stages.decisions import decided_now
 from jobs.stages.evaluated import Evaluated, OpenStore
 from jobs.stages.fingerprint import describe_data
-from jobs.stages.labels import choose_labelled
+from jobs.stages.labels import choose_labelled, label_by_attribute
 from jobs.stages.manifest import read_photos
 from jobs.stages.scratch import scratch_base, scratch_space
 from jobs.stages.screener_evaluation import evaluate_screeners
@@ -94,6 +94,7 @@ def _evaluate_categorizer(
     settings: EvaluateChallenger, challenger: ResolvedBundle, found: DataFrame
 ) -> None:
     champion = _champion(settings, challenger, registry.resolve_bundle)
+    found = label_by_attribute(found, challenger.bundle.training.get("attribute"))
     labelled = choose_labelled(found, decided_now(found.sparkSession, settings.labels))
     photos = labelled.in_splits(*settings.splits)
     with _evaluation(settings, photos, challenger, champion) as run:

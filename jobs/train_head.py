@@ -2,6 +2,9 @@
 
     python -m jobs.train_head --manifest manifest --taxonomy tree.csv
 
+With `--attribute NAME` it learns an attribute's values instead, such as materials, from the
+manifest's column `attributes`.
+
 The head learns from listings in the splits `train` and `chosen` or in none; those in `val` decide
 when to stop and calibrate. If no listing is in `val`, cross-fitting on the others does both, and
 those in `chosen` are not calibrated on; with `--finetune`, which has seen them all, and
@@ -16,9 +19,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from jobs.command.locations import Location, ManifestLocation
 from jobs.command.photo_settings import SCRATCH, PhotoSettings
@@ -37,7 +40,18 @@ class TrainHead(PhotoSettings):
         description="models:/…, runs:/…, a folder, zoo:NAME, timm:NAME.TAG, timm:NAME@FILE, "
         "lite:0, vissl:FILE, or timm:NAME for random weights",
     )
-    taxonomy: Path = Field(description="CSV, Shopify's or Google's taxonomy file")
+    taxonomy: Path | None = Field(
+        None, description="CSV, Shopify's or Google's taxonomy file; not with --attribute"
+    )
+    attribute: str | None = Field(
+        None,
+        description="learn this attribute of the manifest, such as material, instead of categories",
+    )
+    attribute_categories: list[str] = Field(
+        [],
+        description="with --attribute: categories that it applies to, and all below (repeatable; "
+        "default: all)",
+    )
     labels: Location | None = Field(
         None,
         description="what people decided, a folder or a table; wins over the manifest's labels",
@@ -47,7 +61,10 @@ class TrainHead(PhotoSettings):
         description="with --labels: manifest of listings that people decided and --manifest "
         "lacks, such as the daily one",
     )
-    registered_name: str = Field("listing-categorizer", description="name in the registry")
+    registered_name: str = Field(
+        "listing-categorizer",
+        description="name in the registry (with --attribute: listing-ATTRIBUTE)",
+    )
     output: Path | None = Field(
         None, description="write the bundle to this folder instead of registering it"
     )
@@ -91,6 +108,18 @@ class TrainHead(PhotoSettings):
     )
     seed: int = Field(0, description="seed of the training")
 
+    @model_validator(mode="after")
+    def _categories_or_an_attribute(self) -> Self:
+        if (self.taxonomy is None) == (self.attribute is None):
+            raise ValueError("give either --taxonomy or --attribute")
+        if self.attribute is None and self.attribute_categories:
+            raise ValueError("--attribute-categories goes with --attribute")
+        if self.attribute is not None and self.labels is not None:
+            raise ValueError("--labels: people decide categories, not an --attribute")
+        if self.attribute is not None and "registered_name" not in self.model_fields_set:
+            self.registered_name = f"listing-{self.attribute}"
+        return self
+
 
 if __name__ == "__main__":
     check_arguments(TrainHead)  # Before the imports below, which take seconds.
@@ -112,7 +141,7 @@ from jobs.stages.decisions import CHOSEN, TRAIN, decided_now, with_reviewed
 from jobs.stages.embedding import embed_photos
 from jobs.stages.fingerprint import describe_data
 from jobs.stages.kept_model import save_and_register
-from jobs.stages.labels import choose_labelled
+from jobs.stages.labels import choose_labelled, label_by_attribute, taxonomy_of_values
 from jobs.stages.manifest import read_days, read_photos
 from jobs.stages.scratch import scratch_base, scratch_space
 from jobs.stages.spool import Spool
@@ -148,11 +177,11 @@ def train(settings: TrainHead) -> None:
     head, and the figures on `val` (`val_…`). Its plots show reliability, and precision by coverage.
     """
     runs.connect(settings.tracking_uri)
-    taxonomy = read_taxonomy(settings.taxonomy)
+    taxonomy = read_taxonomy(settings.taxonomy) if settings.taxonomy else None
     backbone = registry.resolve_backbone(settings.backbone)
     spark = start_session("train_head")
     ds = settings.ds.isoformat() if settings.ds else None
-    found = read_photos(spark, settings.manifest, ds)
+    found = label_by_attribute(read_photos(spark, settings.manifest, ds), settings.attribute)
     # A fine-tuned backbone knows the photos of train by heart, and cross-fitting would not notice;
     # nor does it balance groups.
     hold_out = settings.finetune or settings.balance is not None
@@ -161,6 +190,7 @@ def train(settings: TrainHead) -> None:
         found = with_reviewed(found, read_days(spark, settings.reviewed_manifest), decided)
     labelled = choose_labelled(found, decided, hold_out=hold_out)
     photos = labelled.in_splits(TRAIN, CHOSEN, "val")
+    taxonomy = taxonomy or taxonomy_of_values(photos)
     base = scratch_base(spark, settings.scratch, settings.embeddings)
     with (
         runs.tracked_run("train_head", settings.run_parameters()) as run_id,
@@ -215,6 +245,8 @@ def train(settings: TrainHead) -> None:
                 "seed": settings.seed,
                 "balance": settings.balance,
                 "fold_by": settings.fold_by,
+                "attribute": settings.attribute,
+                "attribute_categories": settings.attribute_categories,
             },
             watch=watch,
         )

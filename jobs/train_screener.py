@@ -60,7 +60,6 @@ class TrainScreener(PhotoSettings):
         lt=1,
         description="share of the listings blocked for a concept that should have it",
     )
-    seed: int = Field(0, description="seed of the folds")
 
 
 if __name__ == "__main__":
@@ -132,7 +131,6 @@ def train(settings: TrainScreener) -> None:
             given,
             target_recall=settings.target_recall,
             target_precision=settings.target_precision,
-            seed=settings.seed,
             watch=watch,
         )
         concepts = _learned(fitted)
@@ -145,7 +143,6 @@ def train(settings: TrainScreener) -> None:
             "listings": len(set(given.listing_ids)),
             "target_recall": settings.target_recall,
             "target_precision": settings.target_precision,
-            "seed": settings.seed,
             "run_id": run_id,
             "concepts": fitted.figures,
         }

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from schemas.columns import column
 
-__all__ = ["EMBEDDINGS", "HASHES", "TEXT", "Signal"]
+__all__ = ["COLOURS", "EMBEDDINGS", "HASHES", "TEXT", "Signal"]
 
 
 class Signal(StrEnum):
@@ -20,6 +20,8 @@ class Signal(StrEnum):
     """Perceptual hashes, to recognise the photo by."""
     TEXT = "text"
     """What is written in it."""
+    COLOURS = "colours"
+    """The main colours of its subject."""
 
 
 HASHES: pa.StructType = pa.struct(
@@ -45,6 +47,14 @@ TEXT: pa.StructType = pa.struct(
 )
 """Lines of text, each with how sure the reader is, and its share of the photo's area."""
 
+COLOURS: pa.StructType = pa.struct(
+    [
+        ("made_by", pa.string()),
+        ("colours", pa.list_(pa.struct([("name", pa.string()), ("share", pa.float32())]))),
+    ]
+)
+"""One to three basic colour terms, the largest first, each with its share of the subject."""
+
 EMBEDDINGS: pa.Schema = pa.schema(
     [
         column("image_key", pa.string(), "SHA-256 of the photo, or its address's", nullable=False),
@@ -55,6 +65,7 @@ EMBEDDINGS: pa.Schema = pa.schema(
         column("reject_reason", pa.string(), "why the photo can have no embedding"),
         column(Signal.HASHES, HASHES, "perceptual hashes; null if they were not asked for"),
         column(Signal.TEXT, TEXT, "what is written in it; null if it was not asked for"),
+        column(Signal.COLOURS, COLOURS, "its subject's colours; null if not asked for"),
         column("added_at", pa.timestamp("us", tz="UTC"), "when the row was added"),
     ]
 )

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from demo.samples.products import KINDS, NEW_KIND, Kind
 from demo.samples.scenes import draw_scene
@@ -32,6 +32,10 @@ _UNUSED_CATEGORIES = (
 )
 _FAULTS = ("truncated.jpg", "empty.jpg", "text.jpg", "html.png", "missing.jpg")
 """Faults of broken photos, each with the suffix of its file."""
+
+_WRITTEN = ("Call 0171 2345678", "SALE")
+_WRITTEN_EVERY = 12
+"""One new listing in so many has something written into its first photo."""
 
 _TEXT = b"Upload failed: connection reset by peer. Please try again later.\n"
 _HTML = b"<!DOCTYPE html>\n<html><head><title>404 Not Found</title></head></html>\n"
@@ -54,6 +58,8 @@ class SampleSummary:
         broken: Number of photos that are missing or cannot be decoded.
         kinds: Number of categories that have listings.
         images: The folder of the photos.
+        removed: A folder with a photo of a new listing, smaller and compressed: one that was
+            taken down on another day.
         listings_csv: One row a photo.
         taxonomy_csv: One row a category.
     """
@@ -63,18 +69,23 @@ class SampleSummary:
     broken: int
     kinds: int
     images: Path
+    removed: Path
     listings_csv: Path
     taxonomy_csv: Path
 
 
 @dataclass(frozen=True)
 class _Listing:
-    """One listing; `faults` has for each photo None or one of `_FAULTS`."""
+    """One listing; `faults` has for each photo None or one of `_FAULTS`.
+
+    `written` is what the seller wrote into the first photo, if anything.
+    """
 
     listing_id: str
     kind: Kind
     split: str
     faults: tuple[str | None, ...]
+    written: str | None
 
 
 def draw_sample_listings(
@@ -128,6 +139,7 @@ def draw_sample_listings(
         broken=sum(fault is not None for listing in listings for fault in listing.faults),
         kinds=len({listing.kind for listing in listings}),
         images=images,
+        removed=_remove(images, listings, folder / "removed"),
         listings_csv=folder / "listings.csv",
         taxonomy_csv=folder / "taxonomy.csv",
     )
@@ -164,8 +176,10 @@ def _plan(count: int, rng: np.random.Generator) -> list[_Listing]:
     places = [places[place] for place in rng.permutation(count)]
     photos = rng.choice([1, 2, 3, 4], size=count, p=[0.2, 0.35, 0.25, 0.2]).tolist()
     faults = _plan_faults([split for _, split in places], photos, rng)
+    new = [number for number, (_, split) in enumerate(places) if split == "new"]
+    written = dict(zip(new[_WRITTEN_EVERY // 2 :: _WRITTEN_EVERY], itertools.cycle(_WRITTEN)))
     return [
-        _Listing(f"sample-{number:05}", kind, split, tuple(faults[number]))
+        _Listing(f"sample-{number:05}", kind, split, tuple(faults[number]), written.get(number))
         for number, (kind, split) in enumerate(places)
     ]
 
@@ -199,7 +213,10 @@ def _draw_listing(images: Path, listing: _Listing, seed: Sequence[int]) -> list[
     content: bytes | None
     for index, fault in enumerate(listing.faults):
         if fault is None:
-            ending, content = _encoded(draw_scene(listing.kind, product, rng), rng)
+            photo = draw_scene(listing.kind, product, rng)
+            if listing.written is not None and index == 0:
+                _write_on(photo, listing.written)
+            ending, content = _encoded(photo, rng)
         else:
             ending, content = fault.rsplit(".")[1], _broken(fault, listing.kind, product, rng)
         path = images / f"{listing.listing_id}-{index}.{ending}"
@@ -209,6 +226,28 @@ def _draw_listing(images: Path, listing: _Listing, seed: Sequence[int]) -> list[
             path.write_bytes(content)
         names.append(path.name)
     return names
+
+
+def _write_on(photo: Image.Image, text: str) -> None:
+    """Write across the lower part of a photo, as a seller's app does."""
+    font = ImageFont.load_default(size=photo.height / 11)
+    draw = ImageDraw.Draw(photo)
+    left = (photo.width - draw.textlength(text, font)) / 2
+    place = (left, photo.height * 0.78)
+    draw.text(place, text, "white", font, stroke_width=photo.height // 100, stroke_fill="black")
+
+
+def _remove(images: Path, listings: Sequence[_Listing], folder: Path) -> Path:
+    """Keep a smaller copy of a new listing's photo, as if it had been taken down before."""
+    folder.mkdir()
+    for listing in listings:
+        if listing.split == "new" and listing.written is None and listing.faults[0] is None:
+            (path,) = images.glob(f"{listing.listing_id}-0.*")
+            with Image.open(path) as photo:
+                smaller = ImageOps.exif_transpose(photo).convert("RGB").reduce(2)
+            smaller.save(folder / "removed.jpg", quality=40)
+            break
+    return folder
 
 
 def _encoded(photo: Image.Image, rng: np.random.Generator) -> tuple[str, bytes]:

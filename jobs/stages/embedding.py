@@ -15,7 +15,7 @@ from jobs.command.folders import Folder
 from jobs.command.progress import show_progress
 from jobs.command.session import default_parallelism, parquet_reader
 from jobs.stages.photo_count import PhotoCount, show_photos
-from jobs.stages.signals import NOTHING, SignalReading, as_hashes, as_text
+from jobs.stages.signals import NOTHING, SignalReading, as_colours, as_hashes, as_text
 from jobs.stages.store.base import EmbeddingStore
 from jobs.stages.task_resources import embedding_resources
 from jobs.stages.worker import is_retry, load_embedder, task_device
@@ -195,6 +195,7 @@ def _task(
             sources(),
             isolated=is_retry(),
             hashed=signals.hashes,
+            coloured=signals.colours,
             reader=signals.reader(),
         )
         for photo in done.counted(embedded):
@@ -213,6 +214,7 @@ def _output(
     reasons = [photo.reject_reason for photo in photos]
     hashes = [as_hashes(photo, signals) for photo in photos]
     text = [as_text(photo, signals) for photo in photos]
-    added = (vectors, reasons, hashes, text, [device] * len(photos))
+    colours = [as_colours(photo, signals) for photo in photos]
+    added = (vectors, reasons, hashes, text, colours, [device] * len(photos))
     columns = [pa.array(values, kind) for values, kind in zip(added, _ADDED.types, strict=True)]
     return pa.RecordBatch.from_arrays([*batch.columns, *columns], names=_OUTPUT.names)

@@ -15,8 +15,9 @@ from jobs.command.progress import show_progress
 from jobs.stages.aggregates import aggregate
 from jobs.stages.decisions import CHOSEN, TRAIN, join_decisions
 from schemas.errors import DataContractError
+from schemas.taxonomy import Category, Taxonomy
 
-__all__ = ["LabelledListings", "choose_labelled"]
+__all__ = ["LabelledListings", "choose_labelled", "label_by_attribute", "taxonomy_of_values"]
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +99,19 @@ def choose_labelled(
         **by_people,
     }
     return LabelledListings(photos, figures)
+
+
+def label_by_attribute(photos: DataFrame, name: str | None) -> DataFrame:
+    """Let an attribute's value take the place of the category; without a name, change nothing."""
+    if name is None:
+        return photos
+    return photos.withColumn("category_id", F.nullif(F.col("attributes")[name], F.lit("")))
+
+
+def taxonomy_of_values(labelled: DataFrame) -> Taxonomy:
+    """The values of an attribute, as a tree of one level."""
+    values = sorted(row[0] for row in labelled.select("category_id").distinct().collect())
+    return Taxonomy(Category(value, (value,), None) for value in values)
 
 
 def _listings(photos: DataFrame) -> DataFrame:

@@ -10,10 +10,11 @@ from pyspark import TaskContext
 from jobs.stages.store.base import SignalMakers
 from schemas.embeddings import Signal
 from seer_model.backbones.embedder import EmbeddedPhoto
+from seer_model.photos.colours import COLOURED_BY
 from seer_model.photos.perceptual_hash import HASHED_BY
 from seer_model.screener.text_reader import READ_BY, TextReader
 
-__all__ = ["NOTHING", "SignalReading", "as_hashes", "as_text"]
+__all__ = ["NOTHING", "SignalReading", "as_colours", "as_hashes", "as_text"]
 
 
 @dataclass(frozen=True)
@@ -23,16 +24,18 @@ class SignalReading:
     Attributes:
         hashes: Whether to make their perceptual hashes.
         text: Whether to read what is written in them.
+        colours: Whether to name the colours of their subjects.
     """
 
     hashes: bool = False
     text: bool = False
+    colours: bool = False
 
     @classmethod
     def of(cls, signals: Iterable[Signal]) -> Self:
         """Read these."""
         wanted = set(signals)
-        return cls(Signal.HASHES in wanted, Signal.TEXT in wanted)
+        return cls(*(signal in wanted for signal in (Signal.HASHES, Signal.TEXT, Signal.COLOURS)))
 
     @property
     def made_by(self) -> SignalMakers:
@@ -42,6 +45,8 @@ class SignalReading:
             makers[Signal.HASHES] = HASHED_BY
         if self.text:
             makers[Signal.TEXT] = READ_BY
+        if self.colours:
+            makers[Signal.COLOURS] = COLOURED_BY
         return makers
 
     def reader(self) -> TextReader | None:
@@ -73,3 +78,11 @@ def as_text(photo: EmbeddedPhoto, signals: SignalReading) -> dict[str, Any] | No
         return None
     lines = [line._asdict() for line in photo.text]
     return {"made_by": signals.made_by[Signal.TEXT], "lines": lines}
+
+
+def as_colours(photo: EmbeddedPhoto, signals: SignalReading) -> dict[str, Any] | None:
+    """A photo's colours as `schemas.embeddings.COLOURS`."""
+    if photo.colours is None:
+        return None
+    colours = [colour._asdict() for colour in photo.colours]
+    return {"made_by": signals.made_by[Signal.COLOURS], "colours": colours}

@@ -4,8 +4,8 @@
 
 Backpressure bounds each stage: a number of photos is prefetched, a number of batches in flight.
 
-Whatever else is asked of a photo, its perceptual hashes and its text, is read as it is decoded, so
-that no photo is fetched twice.
+Whatever else is asked of a photo, its perceptual hashes, its text and its colours, is read as it is
+decoded, so that no photo is fetched twice.
 """
 
 from collections import deque
@@ -22,6 +22,7 @@ from seer_model.backbones.backbone import Backbone
 from seer_model.backbones.runtimes.base import Features, Runtime
 from seer_model.backbones.runtimes.choose import open_runtime
 from seer_model.photos.byte_budget import ByteBudget
+from seer_model.photos.colours import Colour, subject_colours
 from seer_model.photos.fetch import fetch_photo
 from seer_model.photos.isolated import IsolatedDecoder
 from seer_model.photos.limits import PhotoLimits, PhotoRejected
@@ -75,17 +76,20 @@ class EmbeddedPhoto(NamedTuple):
         reject_reason: Why it cannot be used.
         hashes: Its perceptual hashes, if they were asked for.
         text: Its lines of text, if they were asked for.
+        colours: Its subject's colours, if they were asked for.
     """
 
     vector: Vector | None
     reject_reason: RejectReason | None
     hashes: PhotoHashes | None = None
     text: list[TextLine] | None = None
+    colours: list[Colour] | None = None
 
 
 class _Signals(NamedTuple):
     hashes: PhotoHashes | None
     text: list[TextLine] | None
+    colours: list[Colour] | None
 
 
 class _Loaded(NamedTuple):
@@ -145,6 +149,7 @@ class PhotoEmbedder:
         *,
         isolated: bool = False,
         hashed: bool = False,
+        coloured: bool = False,
         reader: TextReader | None = None,
     ) -> Generator[EmbeddedPhoto, None, None]:
         """Embed photos, in order; a photo that cannot be used yields its reject reason.
@@ -156,11 +161,12 @@ class PhotoEmbedder:
             isolated: Decode in a separate process, one photo at a time: slower, but survives a
                 photo that crashes the decoder, and rejects it.
             hashed: Make the perceptual hashes, too.
+            coloured: Name the colours, too.
             reader: Reads the text, too.
         """
         size = self.runtime.preprocessing.image_size
         if not isolated:
-            decoder = _Decoder(size, hashed, reader, self._limits, self._memory)
+            decoder = _Decoder(size, hashed, coloured, reader, self._limits, self._memory)
             yield from self._embed(self._loader, sources, decoder)
             return
         # The loader closes first: its thread uses the process.
@@ -168,7 +174,7 @@ class PhotoEmbedder:
             closing(IsolatedDecoder()) as process,
             closing(PhotoLoader(decode_threads=1, limits=self._limits)) as loader,
         ):
-            decoder = _Decoder(size, hashed, reader, self._limits, None, process)
+            decoder = _Decoder(size, hashed, coloured, reader, self._limits, None, process)
             yield from self._embed(loader, sources, decoder)
 
     def _embed(
@@ -205,6 +211,7 @@ class _Decoder:
     Args:
         size: Side of the square that the trunk takes.
         hashed: Whether to make the perceptual hashes.
+        coloured: Whether to name the colours.
         reader: What reads the text, if anything does.
         limits: Limits on photos.
         memory: Of all threads that decode in this process.
@@ -215,6 +222,7 @@ class _Decoder:
         self,
         size: int,
         hashed: bool,
+        coloured: bool,
         reader: TextReader | None,
         limits: PhotoLimits,
         memory: ByteBudget | None,
@@ -222,6 +230,7 @@ class _Decoder:
     ) -> None:
         self._size = size
         self._hashed = hashed
+        self._coloured = coloured
         self._reader = reader
         self._limits = limits
         self._memory = memory
@@ -231,7 +240,9 @@ class _Decoder:
         """Decode a photo whose bytes are present."""
         square = self._square(source)
         # The memory of the first decoding is free again before the second asks for its own.
-        return _Loaded(square.pixels, _Signals(square.hashes, self._read_text(source)))
+        text = self._read_text(source)
+        colours = subject_colours(square.pixels) if self._coloured else None
+        return _Loaded(square.pixels, _Signals(square.hashes, text, colours))
 
     def _square(self, source: PhotoSource) -> Square:
         """The pixels for the trunk, and the hashes."""

@@ -12,7 +12,10 @@ from PIL import Image
 
 from seer_model.photos.square import Pixels
 
-__all__ = ["COLOURS", "Colour", "subject_colours"]
+__all__ = ["COLOURED_BY", "COLOURS", "Colour", "subject_colours"]
+
+COLOURED_BY = "basic colour terms 1"
+"""Names the limits below: another number for others."""
 
 COLOURS = (
     *("black", "white", "grey", "red", "orange", "yellow", "green", "blue", "purple", "pink"),

@@ -3,7 +3,8 @@
 A photo has a concept, lacks it, or nobody said; each concept learns from the photos of which
 somebody said. A listing's probability is that of its likeliest photo, since one is enough.
 
-1. *Learn.* The penalty is chosen by cross-fitting, listings undivided, for its average precision.
+1. *Learn.* The penalty is chosen for its average precision by cross-fitting, the listings that look
+   alike in one fold: photos of one thing would vouch for each other.
 2. *Calibrate.* Platt's sigmoid makes probabilities of the logits of listings: those in `val` where
    it has listings with and without the concept, and otherwise all, each by the head of the folds
    that it is not in.
@@ -24,12 +25,13 @@ from scipy.special import expit
 from scipy.stats import binom
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
-from sklearn.model_selection import StratifiedGroupKFold
 
 from seer_model.categorizer.calibration import ERROR
 from seer_model.categorizer.safe_threshold import safe_threshold
 from seer_model.linear_head import LinearHead
 from seer_model.screener.concepts import Concept, Concepts
+from seer_model.training.crossfit import folds_by_looks
+from seer_model.training.labelled import LabelledPhotos
 from seer_model.training.watch import Watch, unwatched
 
 __all__ = [
@@ -48,7 +50,6 @@ Bools = npt.NDArray[np.bool_]
 
 _STRENGTHS = (1e-3, 1e-2, 1e-1)
 """Values of scikit-learn's C, the inverse of the penalty."""
-_MOST_FOLDS = 5
 _FEWEST_LISTINGS = 2
 """Listings with a concept, and without it, that it takes to cross-fit."""
 
@@ -97,7 +98,6 @@ def fit_concepts(
     *,
     target_recall: float,
     target_precision: float,
-    seed: int = 0,
     watch: Watch = unwatched,
 ) -> FittedConcepts:
     """Learn each concept.
@@ -106,7 +106,6 @@ def fit_concepts(
         photos: What to learn from.
         target_recall: Of the listings with a concept, the share to be reviewed or blocked.
         target_precision: Of the listings blocked for a concept, the share that should have it.
-        seed: Seed of the folds.
         watch: Shows the concepts.
     """
     heads: list[LinearHead] = []
@@ -116,7 +115,7 @@ def fit_concepts(
     _, listing = np.unique(np.asarray(photos.listing_ids, object).astype(str), return_inverse=True)
     label = f"training on {len(photos.listing_ids)} photos"
     for column, name in enumerate(watch(photos.names, label, "concepts", len(photos.names))):
-        found = _fit_concept(photos, listing, column, seed)
+        found = _fit_concept(photos, listing, column)
         if isinstance(found, str):
             left_out[name] = found
             continue
@@ -188,7 +187,7 @@ class _Found(NamedTuple):
 
 
 def _fit_concept(
-    photos: LabelledConcepts, listing: npt.NDArray[np.int64], column: int, seed: int
+    photos: LabelledConcepts, listing: npt.NDArray[np.int64], column: int
 ) -> _Found | str:
     """Learn a concept; returns why not, if it cannot be learned."""
     known = photos.shows[:, column] >= 0
@@ -200,7 +199,7 @@ def _fit_concept(
     if min(has_it, lacks_it) < _FEWEST_LISTINGS:
         return f"{has_it} listings to learn from have it, and {lacks_it} lack it"
     features, labels, groups = photos.vectors[fit], shows[fit], listing[fit]
-    penalty, held_out = _choose_penalty(features, labels, groups, min(has_it, lacks_it), seed)
+    penalty, held_out = _choose_penalty(features, labels, groups)
     head = _logistic(features, labels, penalty)
     if has_val:
         rows, logits = val, _logits(head, photos.vectors[val])
@@ -232,19 +231,20 @@ def _choose_penalty(
     features: npt.NDArray[np.float16],
     labels: Bools,
     groups: npt.NDArray[np.int64],
-    fewest: int,
-    seed: int,
 ) -> tuple[float, Floats]:
-    """The best of `_STRENGTHS`, and each photo's logit by a head that has not seen its listing."""
-    folds = StratifiedGroupKFold(min(_MOST_FOLDS, fewest), shuffle=True, random_state=seed)
+    """The best of `_STRENGTHS`, and each photo's logit by a head that has seen nothing like it."""
+    _, listing = np.unique(groups, return_inverse=True)
+    has = listing_scores(labels.astype(np.float64), listing).astype(np.int64)
+    photos = LabelledPhotos([str(each) for each in listing], [""] * len(labels), features)
+    folds = folds_by_looks(photos, has)[listing]
     logits = np.zeros((len(_STRENGTHS), len(labels)))
-    for rows, others in folds.split(features, labels, groups):
+    for fold in range(int(folds.max()) + 1):
+        rows, others = folds != fold, folds == fold
         if not _has_both(labels[rows]):
             continue
         for row, strength in enumerate(_STRENGTHS):
-            logits[row, others] = _logits(
-                _logistic(features[rows], labels[rows], strength), features[others]
-            )
+            head = _logistic(features[rows], labels[rows], strength)
+            logits[row, others] = _logits(head, features[others])
     precisions = [average_precision_score(labels, each) for each in logits]
     best = int(np.argmax(precisions))
     return _STRENGTHS[best], logits[best]

@@ -12,12 +12,14 @@ from jobs.stages.publish.table import TableOutput
 from jobs.tables.opening import TableContract
 from schemas.categories import CATEGORIES
 from schemas.columns import column
+from schemas.descriptions import DESCRIPTIONS
 from schemas.duplicates import DUPLICATES
 from schemas.manifest import MANIFEST
 from schemas.screening import SCREENING
 
 __all__ = [
     "CATEGORIES_TABLE",
+    "DESCRIPTIONS_TABLE",
     "DUPLICATES_TABLE",
     "MANIFEST_TABLE",
     "SCREENING_TABLE",
@@ -37,6 +39,7 @@ def _by_day(columns: pa.Schema, comment: str) -> TableContract:
 
 
 CATEGORIES_TABLE = _by_day(CATEGORIES, "Categories of listings, one row a listing and day")
+DESCRIPTIONS_TABLE = _by_day(DESCRIPTIONS, "Alternative texts, one row a photo, locale and day")
 DUPLICATES_TABLE = _by_day(DUPLICATES, "Photos that are in several listings, one row a photo")
 MANIFEST_TABLE = _by_day(MANIFEST, "Photos of listings, one row a photo and day")
 SCREENING_TABLE = _by_day(SCREENING, "Whether listings may be shown, one row a listing and day")

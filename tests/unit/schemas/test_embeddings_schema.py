@@ -20,5 +20,10 @@ def test_columns_and_types_of_the_contract():
             "lines: list<item: struct<line: string, score: float, share: float>>>",
             True,
         ),
+        (
+            "colours",
+            "struct<made_by: string, colours: list<item: struct<name: string, share: float>>>",
+            True,
+        ),
         ("added_at", "timestamp[us, tz=UTC]", True),
     ]

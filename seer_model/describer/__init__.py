@@ -1,0 +1,1 @@
+"""Alternative text: what is known of a photo, and how a locale says it."""
