@@ -6,8 +6,11 @@ counts. If a folder for review queues is set, `jobs/select_reviews.py` then choo
 that people should decide, and `jobs/export_reviews.py` sends them to Label Studio, if there is one.
 
 **Screening.** If an output for it is set, `jobs/screen_listings.py` says which listings may be
-shown. With an embedding store, each photo is read once for both jobs; a screener of another
-backbone than the categorizer's reads them again.
+shown. With an embedding store, each photo is read once for all jobs; a screener of another backbone
+than the categorizer's reads them again.
+
+**Descriptions.** If an output for them is set, `jobs/describe_listings.py` writes alternative
+texts.
 
 **When it runs.** Every night, and whenever the asset `listing_manifest` has an event. The partition
 is the parameter `ds` if given, else the `ds` in the event's extra (`{"ds": "2026-11-25"}`), else
@@ -46,6 +49,11 @@ from seer_airflow.settings import param
 
 log = logging.getLogger(__name__)
 
+# What the jobs beside the categories need of a photo, so that it is read once.
+SIGNALS = """{{ (
+    (['hashes', 'text'] if params.screening else [])
+    + (['colours', 'text'] if params.descriptions else [])
+) | unique | join(',') if params.embeddings else '' }}"""
 DS = "{{ ti.xcom_pull(task_ids='wait_for_manifest') }}"
 
 
@@ -113,8 +121,7 @@ with DAG(
             "--model": param("model"),
             "--embeddings": param("embeddings"),
             "--labels": param("labels"),
-            # What screen_listings needs of a photo, so that it is read once.
-            "--signals": "{{ 'hashes,text' if params.screening and params.embeddings else '' }}",
+            "--signals": SIGNALS,
             "--scratch": param("scratch"),
             "--tracking-uri": param("tracking_uri"),
         },
@@ -137,6 +144,23 @@ with DAG(
         only_with=param("screening"),
         execution_timeout=timedelta(hours=12),
         doc_md="Say which listings may be shown. Skipped without `screening`.",
+    )
+    categorized >> SubmitJob(
+        job="describe_listings",
+        flags={
+            **asked,
+            "--output": param("descriptions"),
+            "--model": param("model"),
+            "--attributes": param("attributes"),
+            "--locale": param("locales"),
+            "--names": param("names"),
+            "--labels": param("labels"),
+            "--embeddings": param("embeddings"),
+            "--scratch": param("scratch"),
+        },
+        only_with=param("descriptions"),
+        execution_timeout=timedelta(hours=12),
+        doc_md="Write alternative texts. Skipped without `descriptions`.",
     )
     (
         categorized

@@ -163,6 +163,7 @@ def demo(settings: Demo) -> None:
         describe_listings.main,
         [*day, "--output", str(output / "descriptions")],
         [flag for locale in _LOCALES for flag in ("--locale", locale)],
+        [] if own_labels else _names(inputs.taxonomy),
         ["--page", str(output / "descriptions.html"), "--report", str(described)],
         summary=lambda: "{texts} texts in {locales}".format_map(
             {**_read(described), "locales": ", ".join(_LOCALES)}
@@ -172,6 +173,12 @@ def demo(settings: Demo) -> None:
     figures["target_precision"] = settings.target_precision
     figures["demo_seconds"] = monotonic() - steps.started
     show_result(steps.console, output, figures, read_taxonomy(inputs.taxonomy), tracking_uri)
+
+
+def _names(taxonomy: Path) -> list[str]:
+    """The flags for the sample taxonomy's translations."""
+    files = sorted(taxonomy.parent.glob(f"{taxonomy.stem}_*.csv"))
+    return [part for file in files for part in ("--names", f"{file.stem[-2:]}={file}")]
 
 
 def _list_removed(

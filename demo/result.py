@@ -204,7 +204,7 @@ def _details(output: Path, figures: Mapping[str, Any], tracking_uri: str) -> Ite
     yield "  contact_sheet.png         photos of some listings, marked as in the table"
     yield "  screening.html            listings with findings, and why"
     yield "  descriptions.html         photos with their alternative texts"
-    yield "  categories/               Parquet, one row a listing; beside it screening, descriptions"
+    yield "  categories/               Parquet, one row a listing"
     yield "  categorize_listings.json  report of the job"
     yield "  demo.log                  the jobs' commands and all that they printed"
     if tracking_uri.endswith("/mlflow.db"):

@@ -134,6 +134,22 @@ DAILY_PARAMS = {
     "known_photos": _param(
         "known_photos", None, "List of photos that must not come back.", "none is known"
     ),
+    "descriptions": _param(
+        "descriptions",
+        None,
+        "Folder or table for alternative texts; the text in new photos is read, as for screening.",
+        "photos are not described",
+    ),
+    "locales": _param("locales", "en", "Languages of the texts, separated by commas."),
+    "names": _param(
+        "names",
+        None,
+        "LANGUAGE=FILE of the taxonomy in other languages, separated by commas.",
+        "the model's own names",
+    ),
+    "attributes": _param(
+        "attributes", None, "Models of attributes, separated by commas.", "none is described"
+    ),
     "photo_folder": _param(
         "photo_folder", None, "Local folder whose photos Label Studio may show.", "none"
     ),

@@ -4,7 +4,7 @@ import csv
 import io
 import itertools
 import multiprocessing
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from demo.samples.products import KINDS, NEW_KIND, Kind
 from demo.samples.scenes import draw_scene
+from demo.samples.translations import TRANSLATIONS
 from schemas.errors import SettingsError
 
 __all__ = ["SampleSummary", "draw_sample_listings"]
@@ -103,7 +104,8 @@ def draw_sample_listings(
     environment a seed always gives the same bytes, whatever the number of processes.
 
     Args:
-        folder: Where to write `images/`, `listings.csv` and `taxonomy.csv`.
+        folder: Where to write `images/`, `removed/`, `listings.csv`, and `taxonomy.csv` with its
+            translations.
         count: Number of listings, at least 6; below 48 they show fewer kinds of product.
         seed: Which sample to draw.
         progress: Called after each listing with the listings drawn so far and `count`.
@@ -145,7 +147,10 @@ def draw_sample_listings(
     )
     header = ("listing_id", "image_index", "path", "category_id", "split")
     _write_csv(summary.listings_csv, header, rows)
-    _write_csv(summary.taxonomy_csv, ("category_id", "category_path"), _taxonomy())
+    taxonomy = ("category_id", "category_path")
+    _write_csv(summary.taxonomy_csv, taxonomy, _taxonomy())
+    for language, names in TRANSLATIONS.items():
+        _write_csv(folder / f"taxonomy_{language}.csv", taxonomy, _taxonomy(names))
     return summary
 
 
@@ -282,11 +287,12 @@ def _category_id(path: Sequence[str]) -> str:
     return "/".join(name.lower().replace(" ", "-") for name in path)
 
 
-def _taxonomy() -> list[tuple[str, str]]:
-    """List every category, parents first: id and path."""
+def _taxonomy(names: Mapping[str, str] | None = None) -> list[tuple[str, str]]:
+    """List every category, parents first: id and path, in English or by other names."""
     leaves = [*(kind.category_path for kind in (*KINDS, NEW_KIND)), *_UNUSED_CATEGORIES]
     paths = {leaf[:depth] for leaf in leaves for depth in range(1, len(leaf) + 1)}
-    return [(_category_id(path), " > ".join(path)) for path in sorted(paths)]
+    called = names or {name: name for path in paths for name in path}
+    return [(_category_id(p), " > ".join(called[name] for name in p)) for p in sorted(paths)]
 
 
 def _write_csv(file: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -121,7 +121,10 @@ def backfill(airflow: Airflow, marketplace: Marketplace) -> dict[str, str]:
         "from_date": f"{days[0]}T00:00:00Z",
         "to_date": f"{days[-1]}T23:59:59Z",
         "max_active_runs": 1,
-        "dag_run_conf": {name: str(marketplace.folder / name) for name in ("reviews", "screening")},
+        "dag_run_conf": {
+            name: str(marketplace.folder / name)
+            for name in ("reviews", "screening", "descriptions")
+        },
     }
     airflow.call("POST", "backfills", order)
     return dict(zip(days, airflow.runs("categorize_daily", "backfill"), strict=True))

@@ -17,8 +17,9 @@ DAILY = "categorize_daily"
 SENSOR = "wait_for_manifest"
 CATEGORIZE = "categorize_listings"
 DONE = dict.fromkeys((SENSOR, CATEGORIZE, "check_categories"), "success")
-SELECT, EXPORT, SCREEN = "select_reviews", "export_reviews", "screen_listings"
-DONE |= dict.fromkeys((SELECT, EXPORT, SCREEN), "skipped")
+SELECT, EXPORT = "select_reviews", "export_reviews"
+SCREEN, DESCRIBE = "screen_listings", "describe_listings"
+DONE |= dict.fromkeys((SELECT, EXPORT, SCREEN, DESCRIBE), "skipped")
 
 
 def job_of(run: str) -> tuple[int, int, int]:
@@ -106,14 +107,17 @@ def test_backfill_goes_on_after_a_day_that_breaks_the_contract(
 ) -> None:
     (_, refused), (ds, run) = backfill.items()
     states = airflow.finish(DAILY, refused, "failed")
-    unreached = dict.fromkeys(("check_categories", SELECT, EXPORT, SCREEN), "upstream_failed")
+    unreached = dict.fromkeys(
+        ("check_categories", SELECT, EXPORT, SCREEN, DESCRIBE), "upstream_failed"
+    )
     assert states == DONE | {CATEGORIZE: "failed"} | unreached
     assert airflow.task(DAILY, refused, CATEGORIZE)["try_number"] == 1
     log = airflow.log(DAILY, refused, CATEGORIZE, 1)
     assert "exit code 3: categorize_listings.py: error: " in log
     assert "column image_index is missing" in log
 
-    assert airflow.finish(DAILY, run) == DONE | {SELECT: "success", SCREEN: "success"}
+    ran = dict.fromkeys((SELECT, SCREEN, DESCRIBE), "success")
+    assert airflow.finish(DAILY, run) == DONE | ran
     assert airflow.result(DAILY, run, SENSOR) == ds
     asked = airflow.result(DAILY, run, SELECT)
     assert (asked["listings"], asked["decided"]) == (len(COLOURS) + 1, 1)
@@ -122,6 +126,10 @@ def test_backfill_goes_on_after_a_day_that_breaks_the_contract(
     assert (screened["listings"], screened["review"]) == (len(COLOURS) + 1, 1)
     assert screened["photos_embedded"] == screened["photos_rejected"] == 1, "read again"
     assert (marketplace.folder / "screening" / f"ds={ds}").exists()
+    described = airflow.result(DAILY, run, DESCRIBE)
+    assert described["photos"] == len(COLOURS) + 1
+    assert described["photos_embedded"] == 1, "the one that cannot be read"
+    assert (marketplace.folder / "descriptions" / f"ds={ds}").exists()
     assert airflow.result(DAILY, run, CATEGORIZE)["decisions_not_in_taxonomy"] == 1
     assert list(marketplace.tracked(ds)) == [marketplace.published(ds)]
 

@@ -108,6 +108,7 @@ def test_reading_the_files_does_no_work_and_needs_nothing_of_ours(read: dict[str
                 "categorize_listings": ["wait_for_manifest"],
                 "check_categories": ["categorize_listings"],
                 "screen_listings": ["categorize_listings"],
+                "describe_listings": ["categorize_listings"],
                 "select_reviews": ["check_categories"],
                 "export_reviews": ["select_reviews"],
             },
