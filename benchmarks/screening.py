@@ -30,6 +30,7 @@ from benchmarks.results_file import write_results
 from schemas.known_photos import KNOWN_PHOTOS
 from seer_model.backbones.constants import DEFAULT_BACKBONE
 from seer_model.backbones.embedder import PhotoEmbedder
+from seer_model.photos.colours import subject_colours
 from seer_model.photos.limits import PhotoLimits
 from seer_model.photos.perceptual_hash import HASH_BYTES, PhotoHashes, hash_photo
 from seer_model.photos.source import PhotoSource
@@ -267,6 +268,7 @@ def costs(photos: Sequence[Path]) -> dict[str, float]:
     steps = {
         "decode and embed": lambda: [*embedder.embed(PhotoSource(None, data) for data in encoded)],
         "hash": lambda: [hash_photo(each) for each in pixels],
+        "name colours": lambda: [subject_colours(each[:224, :224]) for each in pixels],
         "read text": lambda: [read(reader, data) for data in encoded],
     }
     found = {}

@@ -4,8 +4,8 @@ r"""Build a manifest from a folder of photos, with or without a table of listing
         --output manifest --ds 2026-11-25
 
 The table's columns are `listing_id`, `path` and, optionally, `image_index`, `category_id` and
-`split`; `--slice-column` names further ones. Without a table every photo is a listing of its own,
-named by its path.
+`split`; `--slice-column` and `--attribute-column` name further ones. Without a table every photo is
+a listing of its own, named by its path.
 """
 
 import hashlib
@@ -37,6 +37,9 @@ class BuildManifest(JobSettings):
     )
     slice_column: list[str] = Field(
         [], description="column of --listings to slice evaluations by (repeatable)"
+    )
+    attribute_column: list[str] = Field(
+        [], description="column of --listings that is an attribute, such as material (repeatable)"
     )
     measure_photos: bool = Field(
         False,
@@ -167,8 +170,8 @@ def collect_photos(settings: BuildManifest) -> Collected:
         )
     if listings is not None:
         found = _from_table(listings, settings)
-    elif settings.slice_column or settings.label_map is not None:
-        raise SettingsError("--slice-column and --label-map need --listings")
+    elif settings.slice_column or settings.attribute_column or settings.label_map is not None:
+        raise SettingsError("--slice-column, --attribute-column and --label-map need --listings")
     else:
         found = _from_folder(images)
     wanted = [row for row in found.rows if not settings.split or row["split"] in settings.split]
@@ -183,7 +186,8 @@ def collect_photos(settings: BuildManifest) -> Collected:
 
 def _from_folder(images: Path) -> Collected:
     photos, left_out = find_photos(images)
-    alone = {"image_index": 0, "category_id": None, "split": None, "slices": None}
+    alone = {"image_index": 0, "category_id": None, "split": None}
+    alone |= {"slices": None, "attributes": None}
     return Collected(
         [{"listing_id": photo, "path": photo, **alone} for photo in photos],
         {"files_left_out": {reason: len(paths) for reason, paths in left_out.items()}},
@@ -195,7 +199,9 @@ def _from_folder(images: Path) -> Collected:
 
 
 def _from_table(listings: Path, settings: BuildManifest) -> Collected:
-    rows, not_read = read_listings(listings, settings.images, settings.slice_column)
+    rows, not_read = read_listings(
+        listings, settings.images, settings.slice_column, settings.attribute_column
+    )
     given = [name for name in ("category_id", "split") if any(row[name] for row in rows)]
     figures: dict[str, Any] = {"columns_not_read": not_read}
     warnings = []
@@ -314,6 +320,7 @@ def _with_photo(row: Row, settings: BuildManifest, measure: Measure | None) -> d
         "category_id": row["category_id"],
         "split": row["split"],
         "slices": slices,
+        "attributes": row["attributes"],
         "image_uri": None if embedded else str(path),
         "image_bytes": data if embedded else None,
         "image_key": None if data is None else hashlib.sha256(data).hexdigest(),

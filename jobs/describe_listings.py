@@ -339,10 +339,15 @@ def _says(kind: StatementKind) -> Column:
 
 
 def _shown(described: DataFrame, photos: DataFrame, limits: PhotoLimits) -> list[DescribedPhoto]:
-    """Some photos with their texts, in all locales."""
-    first = described.where(F.col("alt_text").isNotNull()).groupBy("listing_id", "image_index")
-    texts = F.collect_list(F.struct("locale", "alt_text", "statements")).alias("texts")
-    rows = first.agg(texts).orderBy(F.xxhash64("listing_id"), "image_index").limit(SHOWN).collect()
+    """The first photo of some listings with its texts, in all locales."""
+    of_photo = described.where(F.col("alt_text").isNotNull()).groupBy("listing_id", "image_index")
+    texts = of_photo.agg(
+        F.collect_list(F.struct("locale", "alt_text", "statements")).alias("texts")
+    )
+    first = texts.groupBy("listing_id").agg(
+        F.min("image_index").alias("image_index"), F.min_by("texts", "image_index").alias("texts")
+    )
+    rows = first.orderBy(F.xxhash64("listing_id")).limit(SHOWN).collect()
     chosen = [(row["listing_id"], row["image_index"]) for row in rows]
     thumbnails = read_chosen(photos, [each for each in chosen if each[1] is not None], [], limits)
     return [

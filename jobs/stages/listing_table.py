@@ -4,7 +4,7 @@ import logging
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,15 @@ _MISTAKEN_FOR_SPLITS = frozenset({"training", "validation", "validate", "valid",
 _INDEX_DIGITS = 9
 
 Row = dict[str, Any]
-"""One photo: `listing_id`, `image_index`, `path`, `category_id`, `split`, `slices`."""
+"""One photo: `listing_id`, `image_index`, `path`, `category_id`, `split`, `slices` and
+`attributes`."""
 
 
 def read_listings(
-    listings: Path, images: Path, slice_columns: Sequence[str]
+    listings: Path,
+    images: Path,
+    slice_columns: Sequence[str],
+    attribute_columns: Sequence[str] = (),
 ) -> tuple[list[Row], list[str]]:
     """Read and check the table of listings.
 
@@ -37,6 +41,7 @@ def read_listings(
             `category_id` and `split`.
         images: The folder that every path must lie in.
         slice_columns: Further columns, for `slices`.
+        attribute_columns: Further columns, for `attributes`.
 
     Returns:
         The rows, with paths relative to `images` and None for empty cells; and the names of the
@@ -48,8 +53,9 @@ def read_listings(
             row breaks the contract; names the line and the column.
     """
     slices = {column_name(name): name for name in slice_columns}
-    required = ("listing_id", "path", *slices)
-    header, lines = read_csv(listings, required, [*_COLUMNS, *slices])
+    attributes = {column_name(name): name for name in attribute_columns}
+    required = ("listing_id", "path", *slices, *attributes)
+    header, lines = read_csv(listings, required, [*_COLUMNS, *slices, *attributes])
     indexes: Counter[str] = Counter()
     rows = []
     for line, cells in lines:
@@ -64,12 +70,18 @@ def read_listings(
                 "path": _path(cells["path"], images, where),
                 "category_id": cells.get("category_id") or None,
                 "split": _split(cells.get("split", ""), where),
-                "slices": [(slices[name], cells[name]) for name in slices if cells[name]] or None,
+                "slices": _map(slices, cells),
+                "attributes": _map(attributes, cells),
             }
         )
         indexes[listing] += 1
-    read = {*_COLUMNS, *slices}
+    read = {*_COLUMNS, *slices, *attributes}
     return rows, [name for name in header if name and name not in read]
+
+
+def _map(columns: Mapping[str, str], cells: Mapping[str, str]) -> list[tuple[str, str]] | None:
+    """The filled cells of some columns, by the names that were asked for."""
+    return [(columns[name], cells[name]) for name in columns if cells[name]] or None
 
 
 def read_label_map(path: Path, column: str) -> dict[str, str | None]:

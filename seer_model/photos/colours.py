@@ -77,9 +77,7 @@ def subject_colours(pixels: Pixels) -> list[Colour]:
 
 def _as_lab(pixels: Pixels) -> Floats:
     """CIELAB of sRGB pixels (IEC 61966-2-1; CIE 015:2018), white point D65."""
-    values = pixels / 255
-    linear: Floats = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
-    xyz = linear @ _RGB_TO_XYZ / _D65
+    xyz = _LINEAR[pixels] @ (_RGB_TO_XYZ / _D65)
     small = (6 / 29) ** 3
     f = np.where(xyz > small, np.cbrt(xyz), xyz / (3 * (6 / 29) ** 2) + 4 / 29)
     x, y, z = np.moveaxis(f, -1, 0)
@@ -94,6 +92,11 @@ _RGB_TO_XYZ = np.array(
     ]
 )
 _D65 = np.array([0.95047, 1.0, 1.08883])
+_VALUES = np.arange(256) / 255
+_LINEAR: Floats = np.where(
+    _VALUES <= 0.04045, _VALUES / 12.92, ((_VALUES + 0.055) / 1.055) ** 2.4
+)
+"""The light of each value of sRGB."""
 
 
 def _names(lab: Floats) -> npt.NDArray[np.int64]:
@@ -155,4 +158,5 @@ def _background(lab: Floats) -> npt.NDArray[np.bool_]:
 
 
 def _distances(some: Floats, others: Floats) -> Floats:
-    return np.asarray(np.sqrt(((some - others) ** 2).sum(axis=-1)))
+    apart = some - others
+    return np.sqrt(np.einsum("...c,...c->...", apart, apart))
