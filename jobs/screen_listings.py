@@ -91,9 +91,10 @@ from seer_model.files import digest_folder
 from seer_model.photos.limits import PhotoLimits
 from seer_model.processes import scratch_folder
 from seer_model.screener.concepts import Concepts
+from seer_model.screener.folder import save_screener, screener_digest
 from seer_model.screener.known_photos import KnownPhotos, read_known_photos
 from seer_model.screener.rules import read_rules
-from seer_model.screener.screener import Screener, save_screener, screener_digest
+from seer_model.screener.screener import Screener
 from seer_model.tracking import registry, runs
 
 log = logging.getLogger(__name__)

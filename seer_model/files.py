@@ -7,6 +7,7 @@ of the model's folder, takes bounded memory, and refuses in one line that names 
 import hashlib
 import json
 import re
+import shutil
 import stat
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ __all__ = [
     "Record",
     "check_content",
     "check_digests",
+    "clear_model",
     "digest_file",
     "digest_folder",
     "digest_json",
@@ -245,6 +247,23 @@ def check_content(folder: Path, allowed: Collection[str], what: str) -> None:
         hidden = name.name.startswith(".") and path.is_file()  # Such as .DS_Store.
         if name.as_posix() not in allowed and not hidden:
             raise BundleError(f"{path}: does not belong into {what}; remove it")
+
+
+def clear_model(folder: Path, record: str, what: str) -> None:
+    """Remove an older model, to write a new one in its place.
+
+    Args:
+        folder: The model's folder, there or not.
+        record: The file that every such model has.
+        what: Names the model in messages.
+
+    Raises:
+        BundleError: The folder has other content, which is not overwritten.
+    """
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        if not (folder / record).is_file():
+            raise BundleError(f"{folder}: exists and is not {what}; choose another folder")
+        shutil.rmtree(folder)
 
 
 def check_digests(

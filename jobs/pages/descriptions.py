@@ -1,11 +1,10 @@
 """The page of a description: photos with their texts, as one HTML file."""
 
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.pages.templates import render
+from jobs.pages.templates import jpeg_uri, render
 
 __all__ = ["SHOWN", "DescribedPhoto", "descriptions_page"]
 
@@ -34,9 +33,7 @@ class DescribedPhoto:
     @property
     def image(self) -> str | None:
         """The photo as a `data:` URI."""
-        if self.photo is None:
-            return None
-        return "data:image/jpeg;base64," + b64encode(self.photo).decode("ascii")
+        return None if self.photo is None else jpeg_uri(self.photo)
 
 
 def descriptions_page(figures: Mapping[str, Any], photos: Sequence[DescribedPhoto]) -> str:

@@ -1,12 +1,11 @@
 """The evaluation page: challenger and champion side by side, as one self-contained HTML file."""
 
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from jobs.pages.evaluation_plots import draw_plots
-from jobs.pages.templates import render
+from jobs.pages.templates import jpeg_uri, render
 from seer_model.evaluation.comparison import Confusion
 from seer_model.evaluation.groups import MUCH_WORSE, SMALL_SLICE
 
@@ -54,7 +53,7 @@ class Mistake:
     @property
     def image(self) -> str:
         """The photo as a `data:` URI."""
-        return "data:image/jpeg;base64," + b64encode(self.photo).decode("ascii")
+        return jpeg_uri(self.photo)
 
 
 def evaluation_page(

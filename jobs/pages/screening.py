@@ -1,11 +1,10 @@
 """The page of a screening: the listings with findings, each with its photo, as one HTML file."""
 
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.pages.templates import render
+from jobs.pages.templates import jpeg_uri, render
 
 __all__ = ["SHOWN", "ScreenedListing", "screening_page"]
 
@@ -32,9 +31,7 @@ class ScreenedListing:
     @property
     def image(self) -> str | None:
         """The photo as a `data:` URI."""
-        if self.photo is None:
-            return None
-        return "data:image/jpeg;base64," + b64encode(self.photo).decode("ascii")
+        return None if self.photo is None else jpeg_uri(self.photo)
 
 
 def screening_page(figures: Mapping[str, Any], listings: Sequence[ScreenedListing]) -> str:

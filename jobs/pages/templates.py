@@ -1,10 +1,16 @@
 """The HTML templates beside this file."""
 
+from base64 import b64encode
 from typing import Any
 
 from jinja2 import Environment, PackageLoader
 
-__all__ = ["render"]
+__all__ = ["jpeg_uri", "render"]
+
+
+def jpeg_uri(photo: bytes) -> str:
+    """A JPEG as a `data:` URI, for a page that loads nothing."""
+    return "data:image/jpeg;base64," + b64encode(photo).decode("ascii")
 
 
 def render(template: str, /, **values: Any) -> str:

@@ -10,7 +10,8 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F  # noqa: N812
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from seer_model.screener.screener import SCREENED, Screener, load_screener
+from seer_model.screener.folder import load_screener
+from seer_model.screener.screener import SCREENED, Screener
 
 __all__ = ["screen_photos"]
 

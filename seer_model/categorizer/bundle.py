@@ -10,7 +10,6 @@
 `bundle.json` holds the SHA-256 of every other file, so its own SHA-256 is the bundle's digest.
 """
 
-import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,6 +28,7 @@ from seer_model.files import (
     Record,
     check_content,
     check_digests,
+    clear_model,
     digest_file,
     load_arrays,
     parse_record,
@@ -104,10 +104,7 @@ def save_bundle(bundle: Bundle, folder: Path) -> Bundle:
     Raises:
         BundleError: The folder has other content, which is not overwritten.
     """
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        if not (folder / "bundle.json").is_file():
-            raise BundleError(f"{folder}: exists and is not a bundle; choose another folder")
-        shutil.rmtree(folder)
+    clear_model(folder, "bundle.json", "a bundle")
     save_backbone(bundle.backbone, folder / "backbone")
     files = [*_FILES]
     save_arrays(vars(bundle.head), folder / "head.safetensors")

@@ -93,9 +93,7 @@ _RGB_TO_XYZ = np.array(
 )
 _D65 = np.array([0.95047, 1.0, 1.08883])
 _VALUES = np.arange(256) / 255
-_LINEAR: Floats = np.where(
-    _VALUES <= 0.04045, _VALUES / 12.92, ((_VALUES + 0.055) / 1.055) ** 2.4
-)
+_LINEAR: Floats = np.where(_VALUES <= 0.04045, _VALUES / 12.92, ((_VALUES + 0.055) / 1.055) ** 2.4)
 """The light of each value of sRGB."""
 
 

@@ -9,7 +9,6 @@
 `screener.json` holds the SHA-256 of every other file, so its own SHA-256 is the model's digest.
 """
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +25,7 @@ from seer_model.files import (
     Record,
     check_content,
     check_digests,
+    clear_model,
     digest_file,
     load_arrays,
     parse_record,
@@ -175,10 +175,7 @@ def save_screener_model(model: ScreenerModel, folder: Path) -> ScreenerModel:
     Raises:
         BundleError: The folder has other content, which is not overwritten.
     """
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        if not (folder / SCREENER_FILE).is_file():
-            raise BundleError(f"{folder}: exists and is no screener; choose another folder")
-        shutil.rmtree(folder)
+    clear_model(folder, SCREENER_FILE, "a screener")
     save_backbone(model.backbone, folder / "backbone")
     save_concepts(model.concepts, folder)
     write_json(

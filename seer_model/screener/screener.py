@@ -1,23 +1,21 @@
 """Screen listings: the signals of their photos in, findings and an action out."""
 
-import hashlib
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from schemas.screening import SCREENING, Action, FindingKind
 from seer_model.backbones.embedder import TextLine
-from seer_model.files import digest_file
 from seer_model.photos.perceptual_hash import PhotoHashes
-from seer_model.screener.concepts import Concept, Concepts, load_concepts, save_concepts
-from seer_model.screener.known_photos import KnownMatch, KnownPhotos, read_known_photos
+from seer_model.screener.concepts import Concept, Concepts
 from seer_model.screener.rules import Rules
 
-__all__ = ["SCREENED", "Finding", "Screener", "load_screener", "save_screener", "screener_digest"]
+if TYPE_CHECKING:  # A screener that is served knows no photos, and has no faiss.
+    from seer_model.screener.known_photos import KnownMatch, KnownPhotos
+
+__all__ = ["SCREENED", "Finding", "Screener"]
 
 SCREENED: pa.Schema = pa.schema(
     [
@@ -29,7 +27,6 @@ SCREENED: pa.Schema = pa.schema(
 
 
 _LONGEST_EVIDENCE = 200
-_RULES, _KNOWN = "rules.json", "known_photos.parquet"
 
 
 @dataclass(frozen=True)
@@ -54,7 +51,7 @@ class Screener:
     """
 
     def __init__(
-        self, rules: Rules, known: KnownPhotos | None = None, concepts: Concepts | None = None
+        self, rules: Rules, known: "KnownPhotos | None" = None, concepts: Concepts | None = None
     ) -> None:
         self.rules = rules
         self.known = known
@@ -103,13 +100,13 @@ class Screener:
             found.append(sorted(findings, key=_order))
         return found
 
-    def _known_photos(self, photos: Sequence[Mapping[str, Any]]) -> list[list[KnownMatch]]:
+    def _known_photos(self, photos: Sequence[Mapping[str, Any]]) -> "list[list[KnownMatch]]":
         if self.known is None:
             return [[] for _ in photos]
         return self.known.find([_hashes(photo.get("hashes")) for photo in photos])
 
     def _as_findings(
-        self, photo: Mapping[str, Any], matches: Sequence[KnownMatch]
+        self, photo: Mapping[str, Any], matches: "Sequence[KnownMatch]"
     ) -> list[Finding]:
         return [
             Finding(
@@ -235,32 +232,3 @@ def _hashes(stored: Mapping[str, Any] | None) -> PhotoHashes | None:
 
 def _cut(text: str) -> str:
     return text if len(text) <= _LONGEST_EVIDENCE else text[: _LONGEST_EVIDENCE - 1] + "…"
-
-
-def screener_digest(rules: Rules, known: Path | None) -> str:
-    """SHA-256 (hex) of the rules, and of the file of the known photos if there is one."""
-    both = f"{rules.digest} {digest_file(known) if known else ''}"
-    return hashlib.sha256(both.encode()).hexdigest()
-
-
-def save_screener(
-    rules: Rules, known: Path | None, concepts: Concepts | None, folder: Path
-) -> None:
-    """Write what `load_screener` reads into a new folder."""
-    folder.mkdir(parents=True)
-    (folder / _RULES).write_text(rules.model_dump_json(), encoding="utf-8")
-    if known is not None:
-        shutil.copyfile(known, folder / _KNOWN)
-    if concepts is not None:
-        save_concepts(concepts, folder)
-
-
-def load_screener(folder: Path) -> Screener:
-    """Open a screener's folder."""
-    rules = Rules.model_validate_json((folder / _RULES).read_text(encoding="utf-8"))
-    known = folder / _KNOWN
-    return Screener(
-        rules,
-        KnownPhotos(read_known_photos(known)) if known.exists() else None,
-        load_concepts(folder),
-    )

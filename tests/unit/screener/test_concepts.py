@@ -16,8 +16,9 @@ from seer_model.screener.concepts import (
     load_screener_model,
     save_screener_model,
 )
+from seer_model.screener.folder import load_screener, save_screener
 from seer_model.screener.rules import Rules
-from seer_model.screener.screener import Screener, load_screener, save_screener
+from seer_model.screener.screener import Screener
 
 
 def concepts(width: int = 2) -> Concepts:

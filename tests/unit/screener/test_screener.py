@@ -13,15 +13,10 @@ from demo.samples.scenes import draw_scene
 from schemas.known_photos import KNOWN_PHOTOS
 from schemas.screening import Action, FindingKind
 from seer_model.photos.perceptual_hash import hash_photo
+from seer_model.screener.folder import load_screener, save_screener, screener_digest
 from seer_model.screener.known_photos import KnownPhotos, variant_hashes
 from seer_model.screener.rules import Rules
-from seer_model.screener.screener import (
-    Finding,
-    Screener,
-    load_screener,
-    save_screener,
-    screener_digest,
-)
+from seer_model.screener.screener import Finding, Screener
 
 RULES = Rules.model_validate({"text": [{"name": "sale", "action": "review", "phrases": ["sale"]}]})
 
@@ -83,7 +78,7 @@ def test_a_saved_screener_is_the_same(tmp_path: Path) -> None:
     table = pa.Table.from_pylist(rows, schema=KNOWN_PHOTOS)
     pq.write_table(table, tmp_path / "known.parquet")
     screener = Screener(RULES, KnownPhotos(table))
-    save_screener(RULES, tmp_path / "known.parquet", tmp_path / "saved")
+    save_screener(RULES, tmp_path / "known.parquet", None, tmp_path / "saved")
     opened = load_screener(tmp_path / "saved")
     copy = photo() | {"hashes": hash_photo(pixels)._asdict()}
     for each in (screener, opened):
@@ -92,7 +87,7 @@ def test_a_saved_screener_is_the_same(tmp_path: Path) -> None:
             [],
             ["stolen", "sale"],
         ]
-    save_screener(Rules(), None, tmp_path / "alone")
+    save_screener(Rules(), None, None, tmp_path / "alone")
     assert load_screener(tmp_path / "alone").known is None
 
 

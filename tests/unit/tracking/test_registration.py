@@ -271,6 +271,7 @@ import ast, importlib, json, pathlib, sys
 for module in (
     "tracking.pyfunc",
     "tracking.pyfunc_backbone",
+    "tracking.pyfunc_screener",
     "backbones.runtimes.openvino",
     "backbones.runtimes.pytorch",
     "photos.http_client",
