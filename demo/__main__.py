@@ -185,7 +185,7 @@ def _list_removed(
     removed: Path | None, output: Path, steps: Steps, tracking: list[str]
 ) -> list[str]:
     """List photos that must not come back; returns the flags for the screening."""
-    if removed is None:
+    if removed is None or not any(removed.iterdir()):
         return []
     known = output / "known_photos.parquet"
     steps.run(

@@ -235,7 +235,7 @@ def _draw_listing(images: Path, listing: _Listing, seed: Sequence[int]) -> list[
 
 def _write_on(photo: Image.Image, text: str) -> None:
     """Write across the lower part of a photo, as a seller's app does."""
-    font = ImageFont.load_default(size=photo.height / 11)
+    font = ImageFont.load_default(size=max(8, photo.height // 11))
     draw = ImageDraw.Draw(photo)
     left = (photo.width - draw.textlength(text, font)) / 2
     place = (left, photo.height * 0.78)
@@ -244,7 +244,7 @@ def _write_on(photo: Image.Image, text: str) -> None:
 
 def _remove(images: Path, listings: Sequence[_Listing], folder: Path) -> Path:
     """Keep a smaller copy of a new listing's photo, as if it had been taken down before."""
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     for listing in listings:
         if listing.split == "new" and listing.written is None and listing.faults[0] is None:
             (path,) = images.glob(f"{listing.listing_id}-0.*")

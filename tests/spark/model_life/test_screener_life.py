@@ -97,7 +97,7 @@ def test_a_screener_is_trained_evaluated_promoted_and_used(
     assert trained["labelled_listings"] == {"test": 24, "train": 24}
     red = trained["concepts"]["red"]
     assert (red["listings"], red["with_it"], red["calibrated_on"]) == (24, 8, "cross-fitting")
-    assert red["average_precision"] > 0.9
+    assert red["average_precision"] > 0.8
     assert trained["photos_embedded"] == 48
     # Nobody said of any photo whether it shows this.
     assert set(trained["concepts"]) == {"red"}
