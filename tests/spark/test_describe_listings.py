@@ -129,7 +129,7 @@ def test_what_is_known_is_said_in_every_language(
         german = found[name, 0, "de"]
         is_known = any(each["kind"] == "category" for each in german["statements"])
         assert german["alt_text"].startswith("Kalte Sachen" if is_known else "Artikel")
-    assert "Sale</i> today" in found["written", 0, "en"]["alt_text"]
+    assert "<i>Sale</i>" in found["written", 0, "en"]["alt_text"]
     assert "0171" not in (found["private", 0, "en"]["alt_text"] or "")
 
     assert figures["photos"] == len(listed)
