@@ -149,8 +149,8 @@ def draw_sample_listings(
     _write_csv(summary.listings_csv, header, rows)
     taxonomy = ("category_id", "category_path")
     _write_csv(summary.taxonomy_csv, taxonomy, _taxonomy())
-    for language, names in TRANSLATIONS.items():
-        _write_csv(folder / f"taxonomy_{language}.csv", taxonomy, _taxonomy(names))
+    for language, translation in TRANSLATIONS.items():
+        _write_csv(folder / f"taxonomy_{language}.csv", taxonomy, _taxonomy(translation))
     return summary
 
 
@@ -181,8 +181,8 @@ def _plan(count: int, rng: np.random.Generator) -> list[_Listing]:
     places = [places[place] for place in rng.permutation(count)]
     photos = rng.choice([1, 2, 3, 4], size=count, p=[0.2, 0.35, 0.25, 0.2]).tolist()
     faults = _plan_faults([split for _, split in places], photos, rng)
-    new = [number for number, (_, split) in enumerate(places) if split == "new"]
-    written = dict(zip(new[_WRITTEN_EVERY // 2 :: _WRITTEN_EVERY], itertools.cycle(_WRITTEN)))
+    of_new = [number for number, (_, split) in enumerate(places) if split == "new"]
+    written = dict(zip(of_new[_WRITTEN_EVERY // 2 :: _WRITTEN_EVERY], itertools.cycle(_WRITTEN)))
     return [
         _Listing(f"sample-{number:05}", kind, split, tuple(faults[number]), written.get(number))
         for number, (kind, split) in enumerate(places)

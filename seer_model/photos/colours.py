@@ -157,4 +157,4 @@ def _background(lab: Floats) -> npt.NDArray[np.bool_]:
 
 def _distances(some: Floats, others: Floats) -> Floats:
     apart = some - others
-    return np.sqrt(np.einsum("...c,...c->...", apart, apart))
+    return np.asarray(np.sqrt(np.einsum("...c,...c->...", apart, apart)), np.float64)
