@@ -5,7 +5,6 @@ important first. Nothing in it has to agree with the category's gender and numbe
 does not tell; the files say why their phrases need no agreement.
 """
 
-import hashlib
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -106,11 +105,6 @@ class Locale(BaseModel):
         if max(forms) >= len(self.text):
             raise ValueError(f"text has {len(self.text)} forms, and plural asks for {max(forms)}")
         return self
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 (hex) of what the file says."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
     def describe(
         self, statements: Sequence[Statement], names: Mapping[str, str], longest: int = LONGEST_TEXT
