@@ -83,6 +83,8 @@ class Round:
         openvino: Rate of the pandas UDF with OpenVINO.
         decoding: Rate of decoding into an accelerator that costs nothing.
         accelerators: Speed of each simulated accelerator, and the rate at which it was fed.
+        colours: Rate of naming colours, a core.
+        text: Rate of reading text, a core.
     """
 
     bounds: Bounds
@@ -92,6 +94,8 @@ class Round:
     openvino: float
     decoding: float
     accelerators: dict[str, tuple[float, float]]
+    colours: float
+    text: float
 
     @property
     def job(self) -> float:
@@ -189,6 +193,8 @@ class Suite:
             openvino=self._pattern("pandas UDF, OpenVINO", self._openvino, self._plan.openvino),
             decoding=fmean(free),
             accelerators=fed,
+            colours=self._core_bounds.rate("colours", self._plan.slice_s),
+            text=self._core_bounds.rate("text", self._plan.slice_s),
         )
 
     def _bounds(self) -> Bounds:

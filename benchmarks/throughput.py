@@ -99,6 +99,18 @@ def accelerator_rows(measured: Measured) -> list[Row]:
     return rows
 
 
+def signal_rows(measured: Measured) -> list[Row]:
+    """Compare what screening and describing take of a photo with decoding and model."""
+    rounds = measured.rounds
+    both = [one.bounds.together(1) for one in rounds]
+    colours, text = [one.colours for one in rounds], [one.text for one in rounds]
+    share = "decode + model, one core"
+    return [
+        Row("naming colours: time a photo", colours, ratios=over(both, colours), over=share),
+        Row("reading text: time a photo", text, ratios=over(both, text), over=share),
+    ]
+
+
 def store_rows(measured: Measured) -> list[Row]:
     """Compare runs from the embedding store with a first run, per photo."""
     first = median(one.job for one in measured.rounds)
@@ -208,6 +220,7 @@ def main() -> None:
         *bound_rows(measured),
         *pattern_rows(measured, amx=amx),
         *accelerator_rows(measured),
+        *signal_rows(measured),
         *store_rows(measured),
         *growth_rows(measured),
     ]

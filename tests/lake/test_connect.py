@@ -118,6 +118,20 @@ def test_listings_are_categorized_and_the_store_kept(client: Client, bundle: Pat
     assert first["photos_embedded"] == first["photos"] > 20
     assert again["photos_embedded"] < 10  # Those that could not be read.
     assert (found["listings"], found["run_id"]) == (12, again["run_id"])
+
+
+def test_listings_are_screened_and_described(client: Client, bundle: Path) -> None:
+    store, scratch = ("--embeddings", "table:lake.shop.embeddings"), ("--scratch", client.folder)
+    job = ("--manifest", PHOTOS, "--ds", DS, *store, *scratch)
+    screening, texts = "table:lake.shop.screening", "table:lake.shop.descriptions"
+    client.jobs(
+        ("screen_listings", *job, "--output", screening, "--report", "screened"),
+        ("describe_listings", *job, "--model", bundle, "--output", texts, "--report", "described"),
+    )
+    screened, described = client.report("screened"), client.report("described")
+    assert screened["listings"] == 12
+    assert screened["photos"] == described["photos"] > 20
+    assert described["texts"] > 10
     assert not list(client.folder.glob("_scratch-*"))
 
 

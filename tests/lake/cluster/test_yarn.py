@@ -1,4 +1,4 @@
-"""The main job on YARN in cluster mode, in the packed environment, all its data on HDFS.
+"""Jobs on YARN in cluster mode, in the packed environment, all its data on HDFS.
 
 HDFS and YARN are real, of one node; the job's driver and its executor run in containers.
 """
@@ -9,6 +9,7 @@ import subprocess
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pyspark.sql import SparkSession
@@ -71,7 +72,7 @@ def submitted(job: Job, yarn: HadoopCluster) -> Mapping[str, str]:
     return arguments | {"--manifest": f"hdfs:///{folder.parent.name}"}
 
 
-def test_job_runs_in_containers_from_hdfs_to_tables_on_hdfs(
+def test_jobs_run_in_containers_from_hdfs_to_tables_on_hdfs(
     spark: SparkSession, yarn: HadoopCluster, package: Path, job: Job, submitted: Mapping[str, str]
 ) -> None:
     (iceberg,) = (jar for jar in JARS if jar.name.startswith("iceberg-spark"))
@@ -80,34 +81,41 @@ def test_job_runs_in_containers_from_hdfs_to_tables_on_hdfs(
         "spark.sql.catalog.hdfs.type": "hadoop",
         "spark.sql.catalog.hdfs.warehouse": f"{yarn.hdfs}/lake",
     }
-    submitted = {
-        **submitted,
-        "--output": "table:hdfs.shop.categories",
-        "--embeddings": "table:hdfs.shop.embeddings",
-        "--scratch": "hdfs:///scratch",
-    }
     conf = CONF | catalog | {"spark.jars": f"local:{iceberg}"}
     command = [BIN / "spark-submit", "--master", "yarn", "--deploy-mode", "cluster"]
     command += ["--py-files", package, "--archives", ARCHIVE]
     command += [part for pair in conf.items() for part in ("--conf", "=".join(pair))]
     environment = clean_environment() | {"HADOOP_CONF_DIR": str(yarn.conf)}
     del environment["PYSPARK_PYTHON"]
-    done = subprocess.run(
-        [*command, JOB, *(part for pair in submitted.items() for part in pair)],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        env=environment,
-        cwd=job.folder,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    report = json.loads(Path(submitted["--report"]).read_text(encoding="utf-8"))
-    assert report["photos_embedded"] == job.listings.total()
+    store = {"--embeddings": "table:hdfs.shop.embeddings", "--scratch": "hdfs:///scratch"}
+
+    def run(name: str, table: str, flags: Mapping[str, str]) -> dict[str, Any]:
+        arguments = {**flags, **store, "--output": f"table:hdfs.shop.{table}"}
+        done = subprocess.run(
+            [*command, JOB.with_name(name), *(part for pair in arguments.items() for part in pair)],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            env=environment,
+            cwd=job.folder,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        report: dict[str, Any] = json.loads(Path(flags["--report"]).read_text(encoding="utf-8"))
+        return report
+
+    assert run(JOB.name, "categories", submitted)["photos_embedded"] == job.listings.total()
+    described = run("describe_listings.py", "descriptions", {**submitted, "--locale": "de"})
+    # Its backbone is the one in the package.
+    without_model = {name: value for name, value in submitted.items() if name != "--model"}
+    screened = run("screen_listings.py", "screening", without_model)
+    assert described["photos"] == screened["photos"] == job.listings.total()
     for name, value in catalog.items():
         spark.conf.set(name, value)
-    found = spark.table("hdfs.shop.categories").select("listing_id").collect()
-    assert Counter(row["listing_id"] for row in found) == dict.fromkeys(job.listings, 1)
+    for table in ("categories", "screening"):
+        found = spark.table(f"hdfs.shop.{table}").select("listing_id").collect()
+        assert Counter(row["listing_id"] for row in found) == dict.fromkeys(job.listings, 1)
+    assert spark.table("hdfs.shop.descriptions").count() == job.listings.total()
     assert spark.table("hdfs.shop.embeddings").count() > 0
     assert yarn.list("/scratch") == ["_pending"]
     (pending,) = yarn.list("/scratch/_pending/hdfs.shop.embeddings")
