@@ -5,8 +5,8 @@
 Compares the forward pass alone, in bfloat16 and channels-last (eager, as a CUDA graph, compiled),
 with `PhotoEmbedder` fed with JPEGs, for RegNetY-8GF and 32GF at 224 px. Weights are random: speed
 does not depend on them. Takes about six minutes on an H100. Needs torch, timm, NumPy, Pillow,
-simplejpeg, pi-heif, safetensors and fsspec, but not Spark, OpenVINO or MLflow. Prints a Markdown
-table and writes JSON; exit code 2 without CUDA.
+OpenCV, simplejpeg, pi-heif, safetensors and fsspec, but not Spark, OpenVINO or MLflow. Prints a
+Markdown table and writes JSON; exit code 2 without CUDA.
 """
 
 import argparse
@@ -29,10 +29,11 @@ import torch
 from benchmarks.measuring import Row, machine_facts, markdown_table, measure, say
 from benchmarks.noisy_photos import draw_photo
 from benchmarks.simulated_accelerator import SimulatedAccelerator, embedded_photos
-from seer_model.backbones.backbone import Backbone, random_backbone
+from seer_model.backbones.backbone import Backbone
 from seer_model.backbones.embedder import PhotoEmbedder
 from seer_model.backbones.preprocessing import Preprocessing
 from seer_model.backbones.runtimes.choose import open_runtime
+from seer_model.backbones.weights import random_backbone
 from seer_model.photos.source import PhotoSource
 
 ARCHITECTURES = ("regnety_080", "regnety_320")

@@ -30,7 +30,7 @@ import numpy.typing as npt
 
 from benchmarks.label_efficiency import LITE0, Extractor, Photos
 from benchmarks.results_file import write_results
-from seer_model.backbones.backbone import random_backbone
+from seer_model.backbones.weights import random_backbone
 from seer_model.categorizer.scoring import fuse_photos
 from seer_model.evaluation.comparison import paired_difference
 from seer_model.evaluation.groups import SMALL_SLICE, Rows, rows_by_slice, worst_groups

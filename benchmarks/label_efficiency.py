@@ -37,9 +37,10 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from benchmarks.degradations import DEGRADATIONS
-from seer_model.backbones.backbone import Backbone, random_backbone
+from seer_model.backbones.backbone import Backbone
 from seer_model.backbones.embedder import PhotoEmbedder
 from seer_model.backbones.runtimes.base import Features
+from seer_model.backbones.weights import random_backbone
 from seer_model.photos.source import PhotoSource
 from seer_model.tracking.registry import resolve_backbone
 from seer_model.training.finetuning import FinetuneRecipe, finetune

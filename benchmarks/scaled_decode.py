@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.label_efficiency import best_strength, of_backbone, probe, read_photos
-from seer_model.backbones.backbone import make_backbone
+from benchmarks.label_efficiency import Extractor, best_strength, probe, read_photos
 from seer_model.backbones.constants import DEFAULT_BACKBONE
 from seer_model.backbones.preprocessing import Preprocessing
+from seer_model.backbones.weights import make_backbone
 from seer_model.tracking.registry import resolve_backbone
 
 IMAGE_SIZE = 112
@@ -45,7 +45,7 @@ def main() -> None:
         feature_stages=found.feature_stages,
     )
     splits = read_photos(arguments.data / "grocery")
-    extractor = of_backbone(backbone)
+    extractor = Extractor(backbone)
     top1, answers = {}, []
     for decoding, degrade in (("scaled", None), ("full", lambda image: image)):
         logging.info("decoding: %s", decoding)

@@ -15,8 +15,8 @@ from benchmarks.spark_job import JobRun, SparkJob
 from benchmarks.udf_pattern import UdfPattern
 from benchmarks.workload import Workload
 from jobs.command.session import start_session
-from seer_model.backbones.backbone import random_backbone
 from seer_model.backbones.embedder import PhotoEmbedder
+from seer_model.backbones.weights import random_backbone
 from seer_model.photos.source import PhotoSource
 
 __all__ = ["ACCELERATORS", "Bounds", "Measured", "Plan", "Round", "Suite", "slope"]

@@ -23,7 +23,7 @@ from benchmarks.measuring import say
 from jobs import train_head
 from jobs.stages.spool import Spool
 from schemas.taxonomy import Category, Taxonomy
-from seer_model.backbones.backbone import random_backbone
+from seer_model.backbones.weights import random_backbone
 from seer_model.training import fit
 from seer_model.training.head import train_head as fit_head
 

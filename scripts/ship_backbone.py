@@ -17,7 +17,7 @@ from pathlib import Path
 from seer_model.backbones.backbone import load_backbone, save_backbone
 
 ZOO = Path(__file__).parents[1] / "seer_model" / "backbones" / "zoo"
-MAX_BYTES = 20_000_000
+MAX_BYTES = 40_000_000
 
 
 def ship(output: Path, name: str, figures: Path | None) -> str:
@@ -36,8 +36,8 @@ def ship(output: Path, name: str, figures: Path | None) -> str:
         if figures is not None:
             card += _table(figures, shipped.digest)
         (folder / "card.md").write_text(card, encoding="utf-8")
-        others = [path for path in ZOO.glob("[!.]*/*.safetensors") if path.parent.name != name]
-        size = sum(path.stat().st_size for path in [*others, *folder.glob("*.safetensors")])
+        others = [path for path in ZOO.glob("[!.]*/*") if path.parent.name != name]
+        size = sum(path.stat().st_size for path in [*others, *folder.iterdir()])
         if size > MAX_BYTES:
             raise ValueError(
                 f"the zoo would have {size:,} bytes; at most {MAX_BYTES:,} are allowed"

@@ -9,42 +9,39 @@ import json
 import re
 import shutil
 import stat
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from reprlib import Repr
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from schemas.errors import BundleError
 
 __all__ = [
-    "DTYPES",
     "STRICT",
     "Record",
     "check_content",
     "check_digests",
-    "clear_model",
     "digest_file",
     "digest_folder",
     "digest_json",
     "load_arrays",
-    "load_tensors",
+    "new_model",
     "parse_record",
     "read_json",
+    "read_safetensors",
     "read_versioned",
     "save_arrays",
     "short_repr",
     "write_json",
 ]
-
-DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.int64})
-"""Types that a model's tensors may have."""
 
 STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 """Pydantic's settings for what stands in a file: no conversions, no unknown keys."""
@@ -66,6 +63,7 @@ class Record(BaseModel):
 
 
 R = TypeVar("R", bound=Record)
+T = TypeVar("T")
 
 
 def digest_file(path: Path) -> str:
@@ -180,26 +178,24 @@ def write_json(record: Mapping[str, Any], path: Path) -> None:
     path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def load_tensors(path: Path) -> dict[str, torch.Tensor]:
+def read_safetensors(path: Path, load: Callable[[Path], dict[str, T]]) -> dict[str, T]:
     """Read a safetensors file, which cannot carry code.
+
+    Args:
+        path: The file.
+        load: The library's `load_file` for the kind of array that is wanted.
 
     Raises:
         BundleError: The file is missing, not a regular file, a link out of its folder or damaged,
-            or a tensor is of a type not in `DTYPES` or holds NaN or infinity.
+            or has a type of number that `load` does not know.
     """
     _check_file(path)
     try:
         _check_header(path)
-        tensors = load_file(path)
-    except (OSError, SafetensorError, ValueError, RecursionError) as error:
+        return load(path)
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         reason = str(error).partition("\n")[0]
         raise BundleError(f"{path}: not a readable safetensors file: {reason}") from error
-    for name, tensor in tensors.items():
-        if tensor.dtype not in DTYPES:
-            raise BundleError(f"{path}: tensor {short_repr(name)} is of type {tensor.dtype}")
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise BundleError(f"{path}: tensor {short_repr(name)} is not finite")
-    return tensors
 
 
 def _check_header(path: Path) -> None:
@@ -249,21 +245,37 @@ def check_content(folder: Path, allowed: Collection[str], what: str) -> None:
             raise BundleError(f"{path}: does not belong into {what}; remove it")
 
 
-def clear_model(folder: Path, record: str, what: str) -> None:
-    """Remove an older model, to write a new one in its place.
+@contextmanager
+def new_model(folder: Path, record: str, what: str) -> Iterator[Path]:
+    """Write a model, which takes an older one's place when it is complete.
 
     Args:
         folder: The model's folder, there or not.
         record: The file that every such model has.
         what: Names the model in messages.
 
+    Yields:
+        The folder to write to.
+
     Raises:
         BundleError: The folder has other content, which is not overwritten.
     """
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        if not (folder / record).is_file():
-            raise BundleError(f"{folder}: exists and is not {what}; choose another folder")
-        shutil.rmtree(folder)
+    used = folder.is_file() or (folder.is_dir() and any(folder.iterdir()))
+    if used and not (folder / record).is_file():
+        raise BundleError(f"{folder}: exists and is not {what}; choose another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    # Inside, so that it is on the same file system.
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".new-") as new:
+        yield Path(new)
+        for older in folder.iterdir():
+            if older.name == Path(new).name:
+                continue
+            if older.is_dir() and not older.is_symlink():
+                shutil.rmtree(older)
+            else:
+                older.unlink()
+        for path in Path(new).iterdir():
+            path.rename(folder / path.name)
 
 
 def check_digests(
@@ -288,19 +300,21 @@ def check_digests(
 
 def save_arrays(arrays: Mapping[str, npt.NDArray[np.float32]], path: Path) -> None:
     """Write named arrays to a safetensors file."""
-    save_file({name: torch.from_numpy(array) for name, array in arrays.items()}, path)
+    # The library itself makes files that nobody else can read.
+    path.write_bytes(save({name: np.ascontiguousarray(each) for name, each in arrays.items()}))
 
 
 def load_arrays(
     path: Path, expected: Mapping[str, tuple[int | None, ...]]
 ) -> dict[str, npt.NDArray[np.float32]]:
-    """Read tensors of these shapes, in which None stands for any length, as float32.
+    """Read arrays of these shapes, in which None stands for any length, as float32.
 
     Raises:
-        BundleError: As `load_tensors`, and if there are others, or they are not floating-point.
+        BundleError: As `read_safetensors`, and if there are others, or they are not float16 or
+            float32, or hold NaN or infinity.
     """
-    tensors = load_tensors(path)
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    arrays = read_safetensors(path, load_file)
+    found = {name: array.shape for name, array in arrays.items()}
     fits = found.keys() == expected.keys() and all(
         len(shape) == len(found[name])
         and all(n in (None, m) for n, m in zip(shape, found[name], strict=True))
@@ -308,6 +322,9 @@ def load_arrays(
     )
     if not fits:
         raise BundleError(f"{path}: tensors are {short_repr(found)}, expected {dict(expected)}")
-    if not all(tensor.is_floating_point() for tensor in tensors.values()):
-        raise BundleError(f"{path}: tensors are not floating-point")
-    return {name: tensor.float().numpy() for name, tensor in tensors.items()}
+    for name, array in arrays.items():
+        if array.dtype not in (np.float16, np.float32):
+            raise BundleError(f"{path}: tensor {short_repr(name)} is of type {array.dtype}")
+        if not np.isfinite(array).all():
+            raise BundleError(f"{path}: tensor {short_repr(name)} is not finite")
+    return {name: array.astype(np.float32) for name, array in arrays.items()}

@@ -12,13 +12,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from pyspark import SparkFiles, TaskContext
 from pyspark.sql import SparkSession
 from pyspark.sql.utils import is_remote
 
 from seer_model.backbones.backbone import load_backbone
 from seer_model.backbones.embedder import PhotoEmbedder
+from seer_model.backbones.runtimes.choose import cuda_available
 from seer_model.categorizer.bundle import Bundle, load_bundle
 from seer_model.photos.limits import PhotoLimits
 from seer_model.processes import scratch_folder
@@ -82,7 +82,6 @@ def load_embedder(name: str, device: str, limits: PhotoLimits) -> PhotoEmbedder:
     """Load a shipped backbone on a device, once a worker process."""
     context = TaskContext.get()
     cores = context.cpus() if context else 1
-    torch.set_num_threads(cores)
     backbone = load_backbone(Path(SparkFiles.get(name)) / "backbone")
     embedder = PhotoEmbedder.open(backbone, device, threads=cores, limits=limits)
     _freeze_garbage_collector()
@@ -90,9 +89,9 @@ def load_embedder(name: str, device: str, limits: PhotoLimits) -> PhotoEmbedder:
 
 
 def _freeze_garbage_collector() -> None:
-    """Exempt all objects alive now, torch and the model, from garbage collection.
+    """Exempt all objects alive now, libraries and the model, from garbage collection.
 
-    Spark's daemon collects after every task, which takes a quarter of a second with them.
+    Spark's daemon collects after every task, which takes a quarter of a second with torch.
     """
     gc.collect()
     gc.freeze()
@@ -115,7 +114,7 @@ def task_device() -> TaskDevice:
     """
     context = TaskContext.get()
     given = context.resources().get("gpu") if context else None
-    available = torch.cuda.is_available()
+    available = cuda_available()
     if given is None:
         return TaskDevice("cuda:0", "cuda:0") if available else TaskDevice("cpu", "cpu")
     address = given.addresses[0]

@@ -1,27 +1,32 @@
 """A backbone: a trunk, the preprocessing it expects and the licence of its weights.
 
-A backbone is stored as a folder of `backbone.json` and `weights.safetensors`.
+A backbone is stored as a folder:
+
+    backbone.json
+    weights.safetensors
+    network.xml, network.bin    the trunk as OpenVINO runs it, unless it could not be converted
+
+Reading one imports no torch: its weights are read when they are first asked for, and whoever runs
+its network does not ask.
 """
 
-import hashlib
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
-import torch
 from pydantic import AfterValidator, Field
-from safetensors.torch import save_file
 
 from schemas.errors import BundleError, SeerError
 from seer_model.backbones.constants import STAGES
 from seer_model.backbones.preprocessing import Preprocessing, PreprocessingRecord
-from seer_model.backbones.trunk import blueprint, check_photo_size, make_trunk, width_of
 from seer_model.files import (
     Record,
     digest_file,
     digest_json,
-    load_tensors,
     parse_record,
     read_json,
     short_repr,
@@ -29,12 +34,14 @@ from seer_model.files import (
 )
 from seer_model.photos.pixels import DECODING
 
+if TYPE_CHECKING:
+    import torch
+
 __all__ = [
     "COMMERCIAL_LICENCES",
+    "NETWORK_FILES",
     "Backbone",
     "load_backbone",
-    "make_backbone",
-    "random_backbone",
     "save_backbone",
 ]
 
@@ -43,6 +50,12 @@ COMMERCIAL_LICENCES = frozenset(
 )
 """Licences of weights that allow promotion without acknowledgement: lower-case SPDX, and
 `proprietary` for weights trained from scratch on one's own photos."""
+
+NETWORK_FILES = ("network.xml", "network.bin")
+"""A network in OpenVINO's format."""
+
+_MOST_WIDTH = 1 << 20
+_RECORD, _WEIGHTS = "backbone.json", "weights.safetensors"
 
 
 @dataclass(frozen=True)
@@ -58,8 +71,8 @@ class Backbone:
             `COMMERCIAL_LICENCES`.
         origin: Where the weights come from, in words.
         weights: State of the trunk by timm's names: float32, counters int64.
-        digest: SHA-256 (hex) of architecture, stages, decoding, preprocessing and weights. It
-            identifies the features, and so is the key of an embedding store.
+        weights_digest: SHA-256 (hex) of the weights, however they are stored.
+        network: Folder with `NETWORK_FILES`; None if they are still to be made, or cannot be.
     """
 
     architecture: str
@@ -68,111 +81,67 @@ class Backbone:
     preprocessing: Preprocessing
     licence: str
     origin: str
-    weights: Mapping[str, torch.Tensor]
-    digest: str
+    weights: "Mapping[str, torch.Tensor]"
+    weights_digest: str
+    network: Path | None = None
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) of architecture, stages, decoding, preprocessing and weights.
+
+        It identifies the features, and so is the key of an embedding store.
+        """
+        return digest_json(
+            {
+                "architecture": self.architecture,
+                "feature_stages": self.feature_stages,
+                "decoding": DECODING,
+                "preprocessing": asdict(self.preprocessing),
+                "weights": self.weights_digest,
+            }
+        )
 
     @property
     def commercial(self) -> bool:
         """Whether the licence is known to allow commercial use."""
         return self.licence in COMMERCIAL_LICENCES
 
-    def build(self) -> torch.nn.Module:
+    def build(self) -> "torch.nn.Module":
         """Make the trunk, in evaluation mode: (N, 3, H, W) float32 in, (N, width) out."""
+        from seer_model.backbones.trunk import make_trunk  # noqa: PLC0415 - torch
+
+        weights = dict(self.weights)  # Checked before a trunk of any size is made.
         module = make_trunk(self.architecture, self.feature_stages)
-        module.load_state_dict(dict(self.weights), strict=True)
+        module.load_state_dict(weights, strict=True)
         return module.eval()
 
 
-def random_backbone(
-    architecture: str, image_size: int = 224, seed: int = 0, *, feature_stages: int = 1
-) -> Backbone:
-    """Make a backbone of seeded random weights, the baseline for every trained one.
+class _StoredWeights(Mapping[str, "torch.Tensor"]):
+    """Weights in a file, read and checked when they are first asked for."""
 
-    Raises:
-        SettingsError: timm has no such network, or it does not take photos of that size.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        module = make_trunk(architecture)
-    return make_backbone(
-        architecture,
-        Preprocessing(image_size=image_size),
-        licence="apache-2.0",
-        origin=f"random weights (seed {seed}), never trained",
-        weights=module.state_dict(),
-        feature_stages=feature_stages,
-    )
+    def __init__(self, path: Path, record: "_BackboneRecord") -> None:
+        self.path = path
+        self._record = record
 
+    @cached_property
+    def _tensors(self) -> "Mapping[str, torch.Tensor]":
+        found = _read_weights(self.path, self._record)
+        if found.weights_digest != self._record.weights_digest:
+            raise BundleError(f"{self.path}: weights_digest in {_RECORD} is not theirs")
+        return found.weights
 
-def make_backbone(
-    architecture: str,
-    preprocessing: Preprocessing,
-    *,
-    licence: str,
-    origin: str,
-    weights: Mapping[str, torch.Tensor],
-    feature_stages: int = 1,
-) -> Backbone:
-    """Make a backbone from weights; work out its width and digest.
+    def __getitem__(self, name: str) -> "torch.Tensor":
+        return self._tensors[name]
 
-    All floating-point weights become float32 first, so that the digest does not depend on how they
-    are stored.
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
 
-    Raises:
-        SettingsError: timm has no such network, or it does not take photos of that size.
-        BundleError: The weights do not fit the architecture in name, shape or type.
-        ValueError: `feature_stages` is not 1 to 4.
-    """
-    trunk = blueprint(architecture, feature_stages)
-    _check_fit(weights, trunk.state_dict(), architecture)
-    check_photo_size(architecture, preprocessing.image_size)
-    state = {k: w.float() if w.is_floating_point() else w for k, w in weights.items()}
-    identity = {
-        "architecture": architecture,
-        "feature_stages": feature_stages,
-        "decoding": DECODING,
-        "preprocessing": asdict(preprocessing),
-        "weights": {name: _digest_tensor(state[name]) for name in sorted(state)},
-    }
-    return Backbone(
-        architecture,
-        feature_stages,
-        width_of(trunk),
-        preprocessing,
-        licence,
-        origin,
-        state,
-        digest_json(identity),
-    )
-
-
-def _check_fit(
-    weights: Mapping[str, torch.Tensor], trunk: Mapping[str, torch.Tensor], architecture: str
-) -> None:
-    """Compare names, shapes and kinds of weights with a trunk's."""
-    for name in [*trunk, *(name for name in weights if name not in trunk)]:
-        expected, found = _described(trunk, name), _described(weights, name)
-        if found != expected:
-            raise BundleError(
-                f"weights do not fit {architecture}: {short_repr(name)} is {found}, not {expected}"
-            )
-
-
-def _described(weights: Mapping[str, torch.Tensor], name: str) -> str:
-    if name not in weights:
-        return "missing"
-    kind = "floating point" if weights[name].is_floating_point() else "integer"
-    return f"{kind} of shape {tuple(weights[name].shape)}"
-
-
-def _digest_tensor(tensor: torch.Tensor) -> str:
-    flat = tensor.detach().cpu().contiguous()
-    header = f"{flat.dtype}{tuple(flat.shape)}".encode()
-    return hashlib.sha256(header + flat.numpy().tobytes()).hexdigest()
+    def __len__(self) -> int:
+        return len(self._tensors)
 
 
 def save_backbone(backbone: Backbone, folder: Path, *, half: bool = False) -> None:
-    """Write a backbone's folder.
+    """Write a backbone's folder, with its network.
 
     Args:
         backbone: The backbone.
@@ -182,15 +151,15 @@ def save_backbone(backbone: Backbone, folder: Path, *, half: bool = False) -> No
             float16's range.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    weights = folder / "weights.safetensors"
-    stored = {
-        # Copies: a network may have a tensor under two names, which the format refuses.
-        name: (tensor.half() if half and tensor.ndim > 1 else tensor).clone(
-            memory_format=torch.contiguous_format
-        )
-        for name, tensor in backbone.weights.items()
-    }
-    save_file(stored, weights)
+    weights = folder / _WEIGHTS
+    stored = backbone.weights
+    if isinstance(stored, _StoredWeights) and not half:
+        _copy(stored.path, weights)
+    else:
+        from seer_model.backbones.weights import save_weights  # noqa: PLC0415 - torch
+
+        backbone = save_weights(backbone, weights, half=half)
+    network = _save_network(backbone, folder, half=half)
     write_json(
         {
             "architecture": backbone.architecture,
@@ -200,9 +169,36 @@ def save_backbone(backbone: Backbone, folder: Path, *, half: bool = False) -> No
             "licence": backbone.licence,
             "origin": backbone.origin,
             "weights_sha256": digest_file(weights),
+            "weights_digest": backbone.weights_digest,
+            "network_sha256": network,
         },
-        folder / "backbone.json",
+        folder / _RECORD,
     )
+
+
+def _save_network(backbone: Backbone, folder: Path, *, half: bool) -> dict[str, str] | None:
+    """Copy or make the network's files; returns their digests, None if there can be none."""
+    if backbone.network is not None:
+        for name in NETWORK_FILES:
+            _copy(backbone.network / name, folder / name)
+    elif not _convert(backbone, folder, half=half):
+        for name in NETWORK_FILES:
+            (folder / name).unlink(missing_ok=True)
+        return None
+    return {name: digest_file(folder / name) for name in NETWORK_FILES}
+
+
+def _convert(backbone: Backbone, folder: Path, *, half: bool) -> bool:
+    if not find_spec("openvino"):
+        return False
+    from seer_model.backbones.runtimes.conversion import convert  # noqa: PLC0415 - torch
+
+    return convert(backbone, folder, half=half)
+
+
+def _copy(source: Path, target: Path) -> None:
+    if not (target.exists() and source.samefile(target)):
+        shutil.copyfile(source, target)
 
 
 def _printable(text: str) -> str:
@@ -215,30 +211,70 @@ Line = Annotated[str, AfterValidator(_printable)]
 
 
 class _BackboneRecord(Record):
-    """Content of `backbone.json`, in the order `save_backbone` writes it."""
+    """Content of `backbone.json`, in the order `save_backbone` writes it.
+
+    The last two are missing from those of older versions.
+    """
 
     architecture: str
     feature_stages: Annotated[int, Field(ge=1, le=STAGES)]
-    width: int
+    width: Annotated[int, Field(ge=1, le=_MOST_WIDTH)]
     preprocessing: PreprocessingRecord
     licence: Line
     origin: Line
     weights_sha256: str
+    weights_digest: str | None = None
+    network_sha256: dict[str, str] | None = None
 
 
 def load_backbone(folder: Path) -> Backbone:
-    """Read and check a backbone's folder.
+    """Read a backbone's folder, and check its files against its record.
 
     Raises:
-        BundleError: A file is missing, damaged, of another format, or contradicts the other.
+        BundleError: A file is missing, damaged, of another format, or contradicts the other. What
+            is wrong with the weights themselves is found when they are first asked for.
     """
-    path, weights = folder / "backbone.json", folder / "weights.safetensors"
+    path, weights = folder / _RECORD, folder / _WEIGHTS
     record = parse_record(read_json(path), _BackboneRecord, path)
     if digest_file(weights) != record.weights_sha256:
-        raise BundleError(f"{weights}: its digest is not the one in backbone.json")
-    tensors = load_tensors(weights)
+        raise BundleError(f"{weights}: its digest is not the one in {_RECORD}")
+    network = _check_network(folder, record)
+    if record.weights_digest is None:
+        return _read_weights(weights, record)
+    return Backbone(
+        record.architecture,
+        record.feature_stages,
+        record.width,
+        Preprocessing(**record.preprocessing.model_dump()),
+        record.licence,
+        record.origin,
+        _StoredWeights(weights, record),
+        record.weights_digest,
+        network,
+    )
+
+
+def _check_network(folder: Path, record: _BackboneRecord) -> Path | None:
+    found = record.network_sha256
+    if found is None:
+        return None
+    if set(found) != set(NETWORK_FILES):
+        raise BundleError(f"{folder / _RECORD}: network_sha256 must name {NETWORK_FILES}")
+    for name in NETWORK_FILES:
+        if digest_file(folder / name) != found[name]:
+            raise BundleError(f"{folder / name}: its digest is not the one in {_RECORD}")
+    return folder
+
+
+def _read_weights(path: Path, record: _BackboneRecord) -> Backbone:
+    """Read and check the weights that a record describes."""
+    from seer_model.backbones.torch_files import load_tensors  # noqa: PLC0415 - torch
+    from seer_model.backbones.weights import make_backbone  # noqa: PLC0415 - torch
+
+    tensors = load_tensors(path)
+    described = path.with_name(_RECORD)
     try:
-        backbone = make_backbone(
+        found = make_backbone(
             record.architecture,
             Preprocessing(**record.preprocessing.model_dump()),
             licence=record.licence,
@@ -247,10 +283,10 @@ def load_backbone(folder: Path) -> Backbone:
             feature_stages=record.feature_stages,
         )
     except SeerError as error:
-        raise BundleError(f"{path}: {error}") from error
-    if record.width != backbone.width:
+        raise BundleError(f"{described}: {error}") from error
+    if record.width != found.width:
         raise BundleError(
-            f"{path}: width is {short_repr(record.width)}, but {backbone.architecture} has "
-            f"{backbone.width}"
+            f"{described}: width is {short_repr(record.width)}, but {found.architecture} has "
+            f"{found.width}"
         )
-    return backbone
+    return found

@@ -11,9 +11,10 @@ from pathlib import Path
 import torch
 
 from schemas.errors import SettingsError
-from seer_model.backbones.backbone import Backbone, make_backbone
+from seer_model.backbones.backbone import Backbone
 from seer_model.backbones.torch_files import check_tensors, read_torch_file
 from seer_model.backbones.trunk import blueprint, published_preprocessing
+from seer_model.backbones.weights import make_backbone
 
 __all__ = ["load_lite"]
 

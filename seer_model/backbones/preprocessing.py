@@ -1,14 +1,13 @@
-"""What a backbone expects of its input, and the step from pixels to that input."""
+"""What a backbone expects of its input."""
 
 from dataclasses import dataclass
 from typing import Annotated
 
-import torch
 from pydantic import Field
 
 from seer_model.files import Record
 
-__all__ = ["Preprocessing", "PreprocessingRecord", "normalise"]
+__all__ = ["Preprocessing", "PreprocessingRecord"]
 
 _MAX_IMAGE_SIZE = 4096
 
@@ -38,25 +37,3 @@ class PreprocessingRecord(Record):
     image_size: Annotated[int, Field(ge=1, le=_MAX_IMAGE_SIZE)]
     mean: tuple[Mean, Mean, Mean]
     std: tuple[Deviation, Deviation, Deviation]
-
-
-def normalise(batch: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
-    """Turn pixels into a backbone's input, on the batch's device.
-
-    Args:
-        batch: Pixels from `prepare_photo`, uint8, of shape (N, H, W, 3).
-        preprocessing: Has the `mean` and `std` of each channel.
-
-    Returns:
-        `(pixel / 255 - mean) / std`, float32, of shape (N, 3, H, W), channels-last in memory.
-
-    Raises:
-        ValueError: The batch has another dtype or shape.
-    """
-    if batch.dtype != torch.uint8 or batch.ndim != 4 or batch.shape[3] != 3:
-        raise ValueError(
-            f"a batch must be uint8 of shape (N, H, W, 3), not {batch.dtype} {tuple(batch.shape)}"
-        )
-    mean = torch.tensor(preprocessing.mean, device=batch.device) * 255
-    std = torch.tensor(preprocessing.std, device=batch.device) * 255
-    return batch.to(torch.float32).sub_(mean).div_(std).permute(0, 3, 1, 2)

@@ -12,30 +12,21 @@
 The licence of weights without a tag is given at the end: `timm:NAME@FILE?licence=apache-2.0`.
 """
 
-import re
-from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import cast
 
-import timm
-import torch
+from seer_model.backbones.backbone import Backbone
 
-from schemas.errors import SettingsError
-from seer_model.backbones.backbone import Backbone, make_backbone, random_backbone
-from seer_model.backbones.lite import load_lite
-from seer_model.backbones.torch_files import State, check_tensors, read_torch_file
-from seer_model.backbones.trunk import blueprint, published_preprocessing
-from seer_model.backbones.vissl import load_vissl
-from seer_model.backbones.zoo import load_zoo
-from seer_model.files import load_tensors
+__all__ = ["backbone_from_source"]
 
-__all__ = ["backbone_from_source", "timm_backbone"]
-
-_ADDRESS = re.compile(
-    r"(?P<name>(?P<architecture>[^.@?]*)(?P<tag>\.[^@?]*)?)"
-    r"(@(?P<file>.+?))?(\?licence=(?P<licence>[\w.+-]+))?",
-    re.DOTALL,
-)
+# Modules are imported when they are needed: most of them need timm, which takes seconds.
+_LOADERS = {
+    "timm": ("timm_weights", "timm_backbone"),
+    "lite": ("lite", "load_lite"),
+    "vissl": ("vissl", "load_vissl"),
+    "zoo": ("zoo", "load_zoo"),
+}
 
 
 def backbone_from_source(uri: str) -> Backbone | None:
@@ -45,103 +36,9 @@ def backbone_from_source(uri: str) -> Backbone | None:
         SettingsError: The address names nothing, a download failed, or a licence is missing.
         BundleError: The file is damaged, unsafe, or does not fit the architecture.
     """
-    sources: dict[str, Callable[[str], Backbone]] = {
-        "timm": timm_backbone,
-        "lite": load_lite,
-        "vissl": lambda rest: load_vissl(Path(rest)),
-        "zoo": load_zoo,
-    }
     scheme, colon, rest = uri.partition(":")
-    return sources[scheme](rest) if colon and scheme in sources else None
-
-
-def timm_backbone(address: str) -> Backbone:
-    """Get one of timm's networks, with the preprocessing and licence of its published weights.
-
-    Photos are decoded as for any backbone: the largest centred square, resized to the input size,
-    so a `crop_pct` of 1.
-
-    Args:
-        address: `ARCHITECTURE[.TAG][@FILE][?licence=SPDX]`; without tag and file the weights are
-            random. A file is safetensors, or what `torch.save` wrote of a state dict, by timm's
-            names, with or without the classifier.
-
-    Raises:
-        SettingsError: timm knows no such weights, the download failed, or nothing tells the
-            licence.
-        BundleError: The file is damaged, unsafe, or does not fit the architecture.
-    """
-    found = _ADDRESS.fullmatch(address)
-    if found is None:
-        raise SettingsError(f"timm:{address}: expected timm:NAME[.TAG][@FILE][?licence=SPDX]")
-    name, architecture, tag, file, licence = found.group(
-        "name", "architecture", "tag", "file", "licence"
-    )
-    blueprint(architecture)  # Refuses an unknown name.
-    if tag is not None:
-        known = timm.list_pretrained(f"{architecture}.*")
-        if name not in known:
-            raise SettingsError(
-                f"timm:{name}: unknown weights; known: {', '.join(known) or 'none'}"
-            )
-    elif file is None:
-        if licence is not None:
-            raise SettingsError(f"timm:{address}: random weights have no licence to give")
-        return random_backbone(
-            architecture, image_size=published_preprocessing(architecture).image_size
-        )
-    published: Any = timm.get_pretrained_cfg(name)
-    licence = _licence(address, published.license if tag else None, licence)
-    weights = _download(name) if file is None else _read(Path(file))
-    return make_backbone(
-        architecture,
-        published_preprocessing(name),
-        licence=licence,
-        origin=f"timm {name}" if file is None else f"timm {name}, from {Path(file).name!r}",
-        weights=_without_classifier(weights, published.classifier or ()),
-    )
-
-
-def _licence(address: str, published: str | None, given: str | None) -> str:
-    """The licence of the published weights, or where timm tells none, the one that was given."""
-    if published in (None, "", "unknown"):
-        if given is None:
-            raise SettingsError(
-                f"timm:{address}: nothing tells the licence of these weights; add it, as in "
-                f"timm:{address}?licence=apache-2.0"
-            )
-        return given.lower()
-    if given not in (None, published):
-        raise SettingsError(f"timm:{address}: these weights are published as {published}")
-    return str(published).lower()
-
-
-def _download(name: str) -> State:
-    try:
-        # With its classifier, since timm then insists on every tensor.
-        module: torch.nn.Module = timm.create_model(name, pretrained=True)
-    except Exception as error:  # Several libraries download, each with its own errors.
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise SettingsError(
-            f"timm:{name}: cannot download its weights ({reason}); timm:{name}@FILE takes a copy, "
-            f"timm:{name.partition('.')[0]} random weights"
-        ) from error
-    return dict(module.state_dict())
-
-
-def _read(path: Path) -> State:
-    if path.suffix == ".safetensors":
-        return load_tensors(path)
-    return check_tensors(read_torch_file(path), "the file", path)
-
-
-def _without_classifier(weights: State, names: str | Sequence[str]) -> State:
-    """Leave out the layers that classify; there may be two."""
-    layers = [names] if isinstance(names, str) else names
-    prefixes = tuple(f"{layer}." for layer in layers)
-    # Copies: tensors may be mapped from a file, or transposed.
-    return {
-        name: tensor.clone(memory_format=torch.contiguous_format)
-        for name, tensor in weights.items()
-        if not name.startswith(prefixes)
-    }
+    if not colon or scheme not in _LOADERS:
+        return None
+    module, name = _LOADERS[scheme]
+    load = getattr(import_module(f"seer_model.backbones.{module}"), name)
+    return cast(Backbone, load(Path(rest) if scheme == "vissl" else rest))

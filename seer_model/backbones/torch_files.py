@@ -1,4 +1,7 @@
-"""Read what `torch.save` wrote: a pickle, read without executing the code that it may hold."""
+"""Tensors from files: safetensors, and what `torch.save` wrote.
+
+The latter is a pickle, read without executing the code that it may hold.
+"""
 
 import re
 import warnings
@@ -8,13 +11,33 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 
 from schemas.errors import BundleError, SettingsError
-from seer_model.files import DTYPES, short_repr
+from seer_model.files import read_safetensors, short_repr
 
-__all__ = ["State", "check_tensors", "read_torch_file"]
+__all__ = ["State", "check_tensors", "load_tensors", "read_torch_file"]
 
 State = dict[str, torch.Tensor]
+
+DTYPES = frozenset({torch.float16, torch.bfloat16, torch.float32, torch.int64})
+"""Types that a model's tensors may have."""
+
+
+def load_tensors(path: Path) -> State:
+    """Read a safetensors file, which cannot carry code.
+
+    Raises:
+        BundleError: The file is missing, not a regular file, a link out of its folder or damaged,
+            or a tensor is of a type not in `DTYPES` or holds NaN or infinity.
+    """
+    tensors: State = read_safetensors(path, load_file)
+    for name, tensor in tensors.items():
+        if tensor.dtype not in DTYPES:
+            raise BundleError(f"{path}: tensor {short_repr(name)} is of type {tensor.dtype}")
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise BundleError(f"{path}: tensor {short_repr(name)} is not finite")
+    return tensors
 
 
 def read_torch_file(path: Path) -> Any:

@@ -23,6 +23,7 @@ __all__ = [
     "blueprint",
     "check_photo_size",
     "make_trunk",
+    "normalise",
     "published_preprocessing",
     "width_of",
 ]
@@ -131,6 +132,28 @@ def width_of(trunk: nn.Module) -> int:
         return trunk.num_features
     width: int = trunk.head_hidden_size  # type: ignore[assignment]
     return width
+
+
+def normalise(batch: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
+    """Turn pixels into a backbone's input, on the batch's device.
+
+    Args:
+        batch: Pixels from `prepare_photo`, uint8, of shape (N, H, W, 3).
+        preprocessing: Has the `mean` and `std` of each channel.
+
+    Returns:
+        `(pixel / 255 - mean) / std`, float32, of shape (N, 3, H, W), channels-last in memory.
+
+    Raises:
+        ValueError: The batch has another dtype or shape.
+    """
+    if batch.dtype != torch.uint8 or batch.ndim != 4 or batch.shape[3] != 3:
+        raise ValueError(
+            f"a batch must be uint8 of shape (N, H, W, 3), not {batch.dtype} {tuple(batch.shape)}"
+        )
+    mean = torch.tensor(preprocessing.mean, device=batch.device) * 255
+    std = torch.tensor(preprocessing.std, device=batch.device) * 255
+    return batch.to(torch.float32).sub_(mean).div_(std).permute(0, 3, 1, 2)
 
 
 @lru_cache(maxsize=32)

@@ -13,10 +13,11 @@ import torch
 from timm.models.regnet import _filter_fn as rename_as_timm_does
 
 from schemas.errors import BundleError
-from seer_model.backbones.backbone import Backbone, make_backbone
+from seer_model.backbones.backbone import Backbone
 from seer_model.backbones.preprocessing import Preprocessing
 from seer_model.backbones.torch_files import State, check_tensors, read_torch_file
 from seer_model.backbones.trunk import blueprint
+from seer_model.backbones.weights import make_backbone
 from seer_model.files import short_repr
 
 __all__ = ["SEER_LICENCE", "load_vissl"]

@@ -3,6 +3,7 @@
     bundle.json                   format, classes, calibration, training, digests of the other files
     backbone/backbone.json        architecture, preprocessing, licence
     backbone/weights.safetensors
+    backbone/network.xml, .bin    since format 1.2, see `seer_model.backbones.backbone`
     head.safetensors
     familiarity.safetensors       since format 1.1; a bundle without it finds nothing unfamiliar
     taxonomy.parquet
@@ -20,7 +21,12 @@ from pydantic import ConfigDict, FailFast
 
 from schemas.errors import BundleError, DataContractError, TaxonomyError
 from schemas.taxonomy import TAXONOMY, Taxonomy
-from seer_model.backbones.backbone import Backbone, load_backbone, save_backbone
+from seer_model.backbones.backbone import (
+    NETWORK_FILES,
+    Backbone,
+    load_backbone,
+    save_backbone,
+)
 from seer_model.categorizer.calibration import Calibration
 from seer_model.categorizer.familiarity import Familiarity
 from seer_model.categorizer.hierarchy import ClassTree
@@ -28,9 +34,9 @@ from seer_model.files import (
     Record,
     check_content,
     check_digests,
-    clear_model,
     digest_file,
     load_arrays,
+    new_model,
     parse_record,
     read_versioned,
     save_arrays,
@@ -41,7 +47,7 @@ from seer_model.linear_head import LinearHead
 
 __all__ = ["FORMAT", "Bundle", "ResolvedBundle", "load_bundle", "save_bundle"]
 
-FORMAT = "1.1"
+FORMAT = "1.2"
 """Major and minor version of the layout; a reader refuses a newer major version."""
 
 _FILES = (
@@ -51,7 +57,8 @@ _FILES = (
     "taxonomy.parquet",
 )
 _FAMILIARITY = "familiarity.safetensors"
-_ALL_PATHS = frozenset({"bundle.json", "backbone", *_FILES, _FAMILIARITY})
+_NETWORK = tuple(f"backbone/{name}" for name in NETWORK_FILES)
+_ALL_PATHS = frozenset({"bundle.json", "backbone", *_FILES, *_NETWORK, _FAMILIARITY})
 _MAX_CATEGORIES = 1_000_000  # Shopify's taxonomy has 10,600.
 
 
@@ -104,27 +111,27 @@ def save_bundle(bundle: Bundle, folder: Path) -> Bundle:
     Raises:
         BundleError: The folder has other content, which is not overwritten.
     """
-    clear_model(folder, "bundle.json", "a bundle")
-    save_backbone(bundle.backbone, folder / "backbone")
-    files = [*_FILES]
-    save_arrays(vars(bundle.head), folder / "head.safetensors")
-    if bundle.familiarity is not None:
-        save_arrays(vars(bundle.familiarity), folder / _FAMILIARITY)
-        files.append(_FAMILIARITY)
-    pq.write_table(bundle.tree.taxonomy.to_table(), folder / "taxonomy.parquet")
-    write_json(
-        {
-            "format": FORMAT,
-            "licence": bundle.backbone.licence,
-            "taxonomy_version": bundle.tree.taxonomy.version,
-            "taxonomy_digest": bundle.tree.taxonomy.digest,
-            "classes": list(bundle.tree.classes),
-            "calibration": asdict(bundle.calibration),
-            "training": bundle.training,
-            "files": {name: digest_file(folder / name) for name in files},
-        },
-        folder / "bundle.json",
-    )
+    with new_model(folder, "bundle.json", "a bundle") as new:
+        save_backbone(bundle.backbone, new / "backbone")
+        files = [*_FILES, *(name for name in _NETWORK if (new / name).exists())]
+        save_arrays(vars(bundle.head), new / "head.safetensors")
+        if bundle.familiarity is not None:
+            save_arrays(vars(bundle.familiarity), new / _FAMILIARITY)
+            files.append(_FAMILIARITY)
+        pq.write_table(bundle.tree.taxonomy.to_table(), new / "taxonomy.parquet")
+        write_json(
+            {
+                "format": FORMAT,
+                "licence": bundle.backbone.licence,
+                "taxonomy_version": bundle.tree.taxonomy.version,
+                "taxonomy_digest": bundle.tree.taxonomy.digest,
+                "classes": list(bundle.tree.classes),
+                "calibration": asdict(bundle.calibration),
+                "training": bundle.training,
+                "files": {name: digest_file(new / name) for name in files},
+            },
+            new / "bundle.json",
+        )
     return load_bundle(folder)
 
 
@@ -152,7 +159,7 @@ def load_bundle(folder: Path) -> Bundle:
     path = folder / "bundle.json"
     record = parse_record(read_versioned(path, FORMAT), _BundleRecord, path)
     check_content(folder, _ALL_PATHS, "a model bundle")
-    check_digests(path, record.files, _FILES, _FAMILIARITY)
+    check_digests(path, record.files, _FILES, *_NETWORK, _FAMILIARITY)
     tree = _load_tree(folder, record)
     backbone = load_backbone(folder / "backbone")
     if backbone.licence != record.licence:

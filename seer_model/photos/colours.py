@@ -6,6 +6,7 @@ to a common white. What is like the photo's border is background, and the middle
 
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
@@ -14,7 +15,7 @@ from seer_model.photos.square import Pixels
 
 __all__ = ["COLOURED_BY", "COLOURS", "Colour", "subject_colours"]
 
-COLOURED_BY = "basic colour terms 1"
+COLOURED_BY = "basic colour terms 2"
 """Names the limits below: another number for others."""
 
 COLOURS = (
@@ -43,7 +44,7 @@ _BORDER, _BACKGROUNDS, _BACKGROUND_SHARE = 0.08, 3, 0.15
 _ALIKE, _STILL_ALIKE = 25.0, 30.0
 _MIDDLE, _LEAST_SUBJECT = 0.27, 0.15
 
-Floats = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.float32]
 
 
 class Colour(NamedTuple):
@@ -77,24 +78,8 @@ def subject_colours(pixels: Pixels) -> list[Colour]:
 
 def _as_lab(pixels: Pixels) -> Floats:
     """CIELAB of sRGB pixels (IEC 61966-2-1; CIE 015:2018), white point D65."""
-    xyz = _LINEAR[pixels] @ (_RGB_TO_XYZ / _D65)
-    small = (6 / 29) ** 3
-    f = np.where(xyz > small, np.cbrt(xyz), xyz / (3 * (6 / 29) ** 2) + 4 / 29)
-    x, y, z = np.moveaxis(f, -1, 0)
-    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)
-
-
-_RGB_TO_XYZ = np.array(
-    [
-        [0.4124564, 0.2126729, 0.0193339],
-        [0.3575761, 0.7151522, 0.1191920],
-        [0.1804375, 0.0721750, 0.9503041],
-    ]
-)
-_D65 = np.array([0.95047, 1.0, 1.08883])
-_VALUES = np.arange(256) / 255
-_LINEAR: Floats = np.where(_VALUES <= 0.04045, _VALUES / 12.92, ((_VALUES + 0.055) / 1.055) ** 2.4)
-"""The light of each value of sRGB."""
+    values = pixels.astype(np.float32) / 255
+    return np.asarray(cv2.cvtColor(values, cv2.COLOR_RGB2LAB), np.float32)
 
 
 def _names(lab: Floats) -> npt.NDArray[np.int64]:
@@ -124,13 +109,13 @@ def _subject(lab: Floats) -> Floats:
     """How much each pixel belongs to the subject: the middle does, without the background."""
     rows, columns = lab.shape[:2]
     background = _background(lab)
-    down, across = (np.linspace(-0.5, 0.5, length) for length in (rows, columns))
+    down, across = (np.linspace(-0.5, 0.5, length, dtype=np.float32) for length in (rows, columns))
     middle = np.exp(-(down[:, None] ** 2 + across[None, :] ** 2) / (2 * _MIDDLE**2))
     subject = middle * ~background
     # Goods that fill the photo are like its border.
     inside = middle > 0.5
     enough = subject[inside].sum() > _LEAST_SUBJECT * middle[inside].sum()
-    return subject if enough else middle
+    return np.asarray(subject if enough else middle)
 
 
 def _background(lab: Floats) -> npt.NDArray[np.bool_]:
@@ -145,16 +130,19 @@ def _background(lab: Floats) -> npt.NDArray[np.bool_]:
         if len(rest) < _BACKGROUND_SHARE * len(border):
             break
         some = rest[:: max(1, len(rest) // 60)]
-        alike = _distances(rest[None], some[:, None]) < _ALIKE
+        alike = _distances(some, rest) < _ALIKE
         densest = int(alike.sum(axis=1).argmax())
         if alike[densest].sum() < _BACKGROUND_SHARE * len(border):
             break
         colour = rest[alike[densest]].mean(axis=0)
-        background |= _distances(lab, colour) < _STILL_ALIKE
+        background |= _distances(colour[None], lab.reshape(-1, 3)).reshape(rows, columns) < (
+            _STILL_ALIKE
+        )
         rest = rest[~alike[densest]]
     return background
 
 
 def _distances(some: Floats, others: Floats) -> Floats:
-    apart = some - others
-    return np.asarray(np.sqrt(np.einsum("...c,...c->...", apart, apart)), np.float64)
+    """Distance of each of some colours, (m, 3), from each of others, (n, 3)."""
+    squares = (some**2).sum(axis=1)[:, None] + (others**2).sum(axis=1) - 2 * some @ others.T
+    return np.asarray(np.sqrt(np.maximum(squares, 0)))

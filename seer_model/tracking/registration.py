@@ -43,7 +43,8 @@ __all__ = [
 ]
 
 _REQUIREMENTS = (
-    *("aiohttp", "fsspec", "numpy", "pandas", "pi_heif", "pillow", "pyarrow", "pydantic"),
+    *("aiohttp", "fsspec", "numpy", "opencv-python-headless", "pandas", "pi_heif", "pillow"),
+    *("pyarrow", "pydantic"),
     *("safetensors", "scipy", "simplejpeg", "timm", "torch", "yarl"),
     # Imported by timm; each release works with one release of torch only.
     "torchvision",
@@ -171,7 +172,7 @@ def _register(
         copies = [Path(scratch) / package for package in ("seer_model", "schemas")]
         for copy in copies:
             # The model has its own weights; leave out the zoo's.
-            leave = shutil.ignore_patterns("__pycache__", "*.safetensors")
+            leave = shutil.ignore_patterns("__pycache__", "*.safetensors", "network.*")
             shutil.copytree(packages / copy.name, copy, ignore=leave)
         card_file = Path(scratch) / "card.md"
         card_file.write_text(card, encoding="utf-8")

@@ -16,9 +16,10 @@ from torch.nn import functional
 from torch.optim.swa_utils import update_bn
 
 from schemas.errors import DataContractError, SettingsError
-from seer_model.backbones.backbone import Backbone, make_backbone
-from seer_model.backbones.preprocessing import Preprocessing, normalise
-from seer_model.backbones.trunk import check_photo_size
+from seer_model.backbones.backbone import Backbone
+from seer_model.backbones.preprocessing import Preprocessing
+from seer_model.backbones.trunk import check_photo_size, normalise
+from seer_model.backbones.weights import make_backbone
 from seer_model.photos.limits import PhotoLimits, PhotoRejected
 from seer_model.photos.pixels import load_photo
 from seer_model.photos.source import PhotoSource

@@ -20,8 +20,8 @@ import yaml
 
 from schemas.categories import Decision
 from schemas.taxonomy import Category, Taxonomy
-from seer_model.backbones.backbone import random_backbone
 from seer_model.backbones.embedder import PhotoEmbedder
+from seer_model.backbones.weights import random_backbone
 from seer_model.categorizer.bundle import Bundle, save_bundle
 from seer_model.categorizer.calibration import Calibration
 from seer_model.categorizer.categorizer import Categorizer
@@ -29,7 +29,6 @@ from seer_model.categorizer.hierarchy import ClassTree
 from seer_model.linear_head import LinearHead
 from seer_model.photos.source import PhotoSource
 from seer_model.tracking import registration, runs
-from tests.support.conversions import converted_afresh
 from tests.support.paths import ROOT
 from tests.support.serving import TIMEOUT_S, Row, Server, as_json, as_served, served
 from tests.support.tracking_database import new_database
@@ -56,12 +55,6 @@ class Registered(NamedTuple):
                 [PhotoSource(None, row["image_bytes"]) for row in rows],
             )
         )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _as_the_server_converts() -> Iterator[None]:
-    with converted_afresh():
-        yield
 
 
 @pytest.fixture(scope="module")

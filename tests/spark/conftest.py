@@ -23,9 +23,9 @@ from jobs import categorize_listings, maintain_embeddings
 from schemas.categories import check_categories
 from schemas.manifest import MANIFEST
 from schemas.taxonomy import Category, Taxonomy
-from seer_model.backbones.backbone import random_backbone
 from seer_model.backbones.embedder import PhotoEmbedder
 from seer_model.backbones.runtimes.choose import open_runtime
+from seer_model.backbones.weights import random_backbone
 from seer_model.categorizer.bundle import Bundle, load_bundle, save_bundle
 from seer_model.categorizer.calibration import Calibration
 from seer_model.photos.source import PhotoSource

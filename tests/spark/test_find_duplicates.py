@@ -76,7 +76,7 @@ def find(manifest: Path, bundle_folder: Path, tracking_uri: str, tmp_path: Path)
         argv += ["--backbone", str(bundle_folder / "backbone"), "--tracking-uri", tracking_uri]
         argv += ["--embeddings", str(tmp_path / "store"), "--report", str(report)]
         # The network has random weights.
-        argv += ["--least-cosine", "-1"]
+        argv += ["--least-cosine", "-1", "--neighbours", "20"]
         assert find_duplicates.main([*argv, *flags]) == code
         return json.loads(report.read_text(encoding="utf-8")) if code == 0 else {}
 

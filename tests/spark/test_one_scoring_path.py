@@ -23,7 +23,6 @@ from seer_model.evaluation.metrics import measure_quality
 from seer_model.evaluation.outcomes import compare_with_labels
 from seer_model.photos.source import PhotoSource
 from seer_model.tracking import registration, runs
-from tests.support.conversions import converted_afresh
 from tests.support.serving import Row, served
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
@@ -148,8 +147,7 @@ def test_served_model(
     assert [found] == expected
     assert found["images_used"] == 1
     assert gone["reject_reason"] == "not_found"
-    with converted_afresh():
-        expected_scores = categorize_here(bundle, photos)
+    expected_scores = categorize_here(bundle, photos)
     assert by_server.to_pylist() == expected_scores.to_pylist()
     assert by_server.equals(expected_scores)
 

@@ -18,7 +18,8 @@ from demo.samples.scenes import draw_scene
 from jobs import list_known_photos, screen_listings
 from schemas.columns import column_problems
 from schemas.screening import SCREENING
-from seer_model.backbones.backbone import random_backbone, save_backbone
+from seer_model.backbones.backbone import save_backbone
+from seer_model.backbones.weights import random_backbone
 from tests.support.edited_photos import as_jpeg, edits
 from tests.support.embedding_rows import error_line
 from tests.support.manifest_rows import DS, ODD_IDS, Categorize, WriteManifest, row

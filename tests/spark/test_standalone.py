@@ -36,7 +36,6 @@ import os, sys
 from unittest import mock
 
 import pandas as pd
-import torch
 from pyspark import TaskContext
 
 import jobs.stages.worker
@@ -47,7 +46,7 @@ from jobs.command.session import start_session
 def look(batches):
     for _ in batches:
         fallback, again = jobs.stages.worker.task_device(), jobs.stages.worker.task_device()
-        with mock.patch.object(torch.cuda, "is_available", return_value=True):
+        with mock.patch.object(jobs.stages.worker, "cuda_available", return_value=True):
             cuda = jobs.stages.worker.task_device()
         given = TaskContext.get().resources()["gpu"].addresses
         row = [os.getpid(), *given, cuda.torch_name, fallback.torch_name, again.label]

@@ -15,7 +15,8 @@ from hypothesis import settings
 from PIL import Image
 
 from schemas.taxonomy import Category, Taxonomy
-from seer_model.backbones.backbone import Backbone, random_backbone, save_backbone
+from seer_model.backbones.backbone import Backbone, save_backbone
+from seer_model.backbones.weights import random_backbone
 from seer_model.categorizer.bundle import Bundle, save_bundle
 from seer_model.categorizer.calibration import Calibration
 from seer_model.categorizer.familiarity import Familiarity

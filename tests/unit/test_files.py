@@ -8,7 +8,8 @@ import pytest
 from pydantic import AfterValidator, Field
 
 from schemas.errors import BundleError
-from seer_model.files import Record, load_tensors, parse_record, read_json
+from seer_model.backbones.torch_files import load_tensors
+from seer_model.files import Record, parse_record, read_json
 from tests.support.refusals import refusal
 
 # Records

@@ -4,19 +4,16 @@ OpenVINO (https://docs.openvino.ai, Apache-2.0) fuses layers and uses the proces
 instructions (AMX, AVX512_BF16) if it has them.
 """
 
-import logging
 import platform
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
-import torch
-from torch import nn
 
-from seer_model.backbones.backbone import Backbone
-from seer_model.backbones.preprocessing import Preprocessing, normalise
+from schemas.errors import BundleError
+from seer_model.backbones.backbone import NETWORK_FILES, Backbone
 from seer_model.backbones.runtimes.base import Features
 from seer_model.photos.pixels import Pixels
 
@@ -25,16 +22,14 @@ from seer_model.photos.pixels import Pixels
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 import openvino  # noqa: E402
-from openvino.frontend import FrontEndManager  # noqa: E402
-from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder  # noqa: E402
 
-__all__ = ["OpenVinoRuntime", "Unsupported"]
+__all__ = ["BATCH", "OpenVinoRuntime", "openvino"]
+
+BATCH = 8
+"""Photos a batch of a network as it is stored. The activations of more do not fit into a core's
+cache."""
 
 _X86 = ("x86_64", "AMD64")
-
-
-class Unsupported(Exception):
-    """OpenVINO lacks an operation of the trunk; the message is one line."""
 
 
 class OpenVinoRuntime:
@@ -43,17 +38,24 @@ class OpenVinoRuntime:
     Features are bit-identical for any number of threads and any place in the batch.
 
     Args:
-        backbone: The backbone.
+        backbone: Tells what the network takes and gives.
+        network: Folder with the backbone's `NETWORK_FILES`.
         batch_size: Photos a batch.
         threads: Threads to compute with.
         precision: `bf16` or `f32`; by default bf16 if the processor has instructions for it.
 
     Raises:
-        Unsupported: The trunk cannot be converted.
+        BundleError: The network cannot be read, or is not the backbone's.
     """
 
     def __init__(
-        self, backbone: Backbone, *, batch_size: int, threads: int = 1, precision: str | None = None
+        self,
+        backbone: Backbone,
+        network: Path,
+        *,
+        batch_size: int = BATCH,
+        threads: int = 1,
+        precision: str | None = None,
     ) -> None:
         self.batch_size = batch_size
         self.width = backbone.width
@@ -67,11 +69,25 @@ class OpenVinoRuntime:
             "ENABLE_CPU_PINNING": False,
             **({} if precision is None else {"INFERENCE_PRECISION_HINT": precision}),
         }
-        network = _convert(backbone, batch_size)
-        self._compiled = openvino.Core().compile_model(network, "CPU", settings)
+        self._compiled = openvino.Core().compile_model(self._read(network), "CPU", settings)
         chosen = self._compiled.get_property("INFERENCE_PRECISION_HINT").to_dtype()
         self.name = f"openvino {'f32' if chosen == np.float32 else 'bf16'}"
         self._idle: deque[openvino.InferRequest] = deque()
+
+    def _read(self, folder: Path) -> openvino.Model:
+        size = self.preprocessing.image_size
+        path = folder / NETWORK_FILES[0]
+        try:
+            network = openvino.Core().read_model(path)
+            if network.input().get_shape()[0] != self.batch_size:
+                network.reshape([self.batch_size, size, size, 3])
+            taken, given = (tuple(x.get_shape()) for x in (network.input(), network.output()))
+        except RuntimeError as error:
+            reason = str(error).strip().rpartition("\n")[2]
+            raise BundleError(f"{path}: OpenVINO cannot read it: {reason}") from error
+        if (taken, given) != ((self.batch_size, size, size, 3), (self.batch_size, self.width)):
+            raise BundleError(f"{path}: gives {given} for {taken}, and is not the backbone's")
+        return network
 
     def start(self, pixels: Pixels) -> Callable[[], Features]:
         """See `Runtime.start`."""
@@ -86,48 +102,3 @@ class OpenVinoRuntime:
             return features
 
         return wait
-
-
-class _PhotoTrunk(nn.Module):
-    """A trunk that takes pixels: normalisation is part of the network."""
-
-    def __init__(self, trunk: nn.Module, preprocessing: Preprocessing) -> None:
-        super().__init__()
-        self._trunk = trunk
-        self._preprocessing = preprocessing
-
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        features: torch.Tensor = self._trunk(normalise(pixels, self._preprocessing))
-        return features
-
-
-def _convert(backbone: Backbone, batch_size: int) -> openvino.Model:
-    size = backbone.preprocessing.image_size
-    shape = (batch_size, size, size, 3)
-    module = _PhotoTrunk(backbone.build(), backbone.preprocessing).eval()
-    photos = torch.zeros(shape, dtype=torch.uint8)
-    try:
-        with torch.no_grad(), _quiet():
-            program = torch.export.export(module, (photos,))
-            decoder = TorchFXPythonDecoder.from_exported_program(program)
-        frontend = FrontEndManager().load_by_framework("pytorch")
-        network = frontend.convert(frontend.load(decoder))
-        network.reshape(shape)
-    except Exception as error:  # Of torch's exporter, its decompositions and OpenVINO's frontend.
-        raise Unsupported(str(error).strip().rpartition("\n")[2] or repr(error)) from error
-    return network
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Drop the decoder's warning about operations missing in this torch; no trunk uses them."""
-
-    def is_other(record: logging.LogRecord) -> bool:
-        return "not found in decomp table" not in record.getMessage()
-
-    root = logging.getLogger()
-    root.addFilter(is_other)
-    try:
-        yield
-    finally:
-        root.removeFilter(is_other)

@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from seer_model.backbones.backbone import Backbone
-from seer_model.backbones.preprocessing import normalise
 from seer_model.backbones.runtimes.base import Features
+from seer_model.backbones.trunk import normalise
 from seer_model.photos.pixels import Pixels
 
 __all__ = ["TorchRuntime"]

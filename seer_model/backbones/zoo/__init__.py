@@ -2,6 +2,7 @@
 
 zoo/NAME/backbone.json           see `seer_model.backbones.backbone`
 zoo/NAME/weights.safetensors     matrices and kernels in float16
+zoo/NAME/network.xml, .bin       the same for OpenVINO
 zoo/NAME/card.md                 data, recipe and figures
 """
 
@@ -11,13 +12,13 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from schemas.errors import SettingsError
-from seer_model.backbones.backbone import Backbone, load_backbone
+from seer_model.backbones.backbone import NETWORK_FILES, Backbone, load_backbone
 from seer_model.processes import scratch_folder
 
 __all__ = ["load_zoo", "names"]
 
 _ZOO: Traversable = resources.files(__name__)
-_FILES = ("backbone.json", "weights.safetensors")
+_FILES = ("backbone.json", "weights.safetensors", *NETWORK_FILES)
 
 
 def names() -> list[str]:
@@ -39,7 +40,7 @@ def load_zoo(name: str) -> Backbone:
     if isinstance(folder, Path):
         return load_backbone(folder)
     # The package is in the zip of spark-submit --py-files.
-    with tempfile.TemporaryDirectory(dir=scratch_folder()) as unpacked:
-        for file in _FILES:
-            (Path(unpacked) / file).write_bytes((folder / file).read_bytes())
-        return load_backbone(Path(unpacked))
+    unpacked = Path(tempfile.mkdtemp(dir=scratch_folder()))
+    for file in _FILES:
+        (unpacked / file).write_bytes((folder / file).read_bytes())
+    return load_backbone(unpacked)

@@ -17,10 +17,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from seer_model.backbones.backbone import Backbone, make_backbone
+from seer_model.backbones.backbone import Backbone
 from seer_model.backbones.preprocessing import Preprocessing
 from seer_model.backbones.runtimes.choose import open_runtime
 from seer_model.backbones.trunk import RegNetY
+from seer_model.backbones.weights import make_backbone
 from seer_model.training.precision import mixed_precision
 from seer_model.training.pretraining.learner import Learner
 from seer_model.training.pretraining.model import crop_features

@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from schemas.errors import SeerError, SettingsError
-from seer_model.backbones.backbone import Backbone, make_backbone
+from seer_model.backbones.backbone import Backbone
 from seer_model.backbones.preprocessing import Preprocessing
+from seer_model.backbones.weights import make_backbone
 from seer_model.training.pretraining.checkpoint import (
     flatten_state,
     has_checkpoints,

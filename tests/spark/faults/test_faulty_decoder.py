@@ -10,8 +10,8 @@ from PIL import Image
 from pyspark.sql import SparkSession
 
 from schemas.rejects import RejectReason
-from seer_model.backbones.backbone import random_backbone
 from seer_model.backbones.embedder import EmbeddedPhoto, PhotoEmbedder
+from seer_model.backbones.weights import random_backbone
 from seer_model.photos.source import PhotoSource
 from tests.spark.faults.conftest import Published
 from tests.support.manifest_rows import (

@@ -1,4 +1,4 @@
-"""Photos of 48 megapixels, in Python workers that the kernel gives 2 GB."""
+"""Photos of 48 megapixels, in Python workers that the kernel gives 1 GB."""
 
 import os
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.workload import Workload
-from seer_model.backbones.backbone import random_backbone
+from seer_model.backbones.weights import random_backbone
 from tests.support.huge_photos import huge_photos
 from tests.support.manifest_rows import ReadCategories, WriteManifest, row
 from tests.support.paths import ROOT
@@ -15,7 +15,7 @@ from tests.support.processes import fork_script
 
 pytestmark = [pytest.mark.spark, pytest.mark.slow]
 
-LIMIT_BYTES = 2_000_000_000
+LIMIT_BYTES = 1_000_000_000
 PHOTOS = 12
 
 # What Spark forks its Python workers from.
@@ -100,4 +100,4 @@ def test_many_are_categorized_within_the_limit(
     table = read_categories(output)
     assert table.num_rows == PHOTOS // 2
     assert set(table["images_used"].to_pylist()) == {2}
-    assert 1_000_000_000 < group.peak() <= LIMIT_BYTES  # The workers were in it.
+    assert 300_000_000 < group.peak() <= LIMIT_BYTES  # The workers were in it.

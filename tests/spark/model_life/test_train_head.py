@@ -15,7 +15,7 @@ from pyspark.sql import SparkSession
 
 from jobs import train_head
 from schemas.errors import SettingsError
-from seer_model.backbones.backbone import random_backbone
+from seer_model.backbones.weights import random_backbone
 from seer_model.categorizer.bundle import load_bundle
 from seer_model.tracking import registry, runs
 from tests.support.decisions import decision, write_decisions

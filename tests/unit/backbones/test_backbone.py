@@ -10,14 +10,16 @@ from safetensors.torch import load_file, save_file
 
 from schemas.errors import BundleError, SettingsError
 from seer_model.backbones.backbone import (
+    NETWORK_FILES,
     Backbone,
     load_backbone,
-    make_backbone,
-    random_backbone,
     save_backbone,
 )
 from seer_model.backbones.preprocessing import Preprocessing
+from seer_model.backbones.runtimes.choose import open_runtime
 from seer_model.backbones.trunk import blueprint
+from seer_model.backbones.weights import make_backbone, random_backbone
+from tests.support.refusals import load_whole_backbone
 
 Seal = Callable[[Path], None]
 EditJson = Callable[..., None]
@@ -70,8 +72,27 @@ def test_one_weight_changes_the_digest(
     folder: Path, backbone: Backbone, seal_weights: Seal
 ) -> None:
     edit_weights(folder, lambda tensors: tensors[FIRST].view(-1)[0].add_(1e-3))
+    weights = load_file(folder / WEIGHTS)
+    other = make_backbone(
+        "regnety_002", backbone.preprocessing, licence="mit", origin="", weights=weights
+    )
+    assert other.digest != backbone.digest
     seal_weights(folder)
-    assert load_backbone(folder).digest != backbone.digest
+    with pytest.raises(BundleError, match=r"weights_digest in backbone.json is not theirs"):
+        load_backbone(folder).build()
+
+
+def test_a_folder_of_an_older_version_is_read(
+    folder: Path, backbone: Backbone, edit_json: EditJson
+) -> None:
+    """It has no network, and its record no digest of the weights."""
+    for name in NETWORK_FILES:
+        (folder / name).unlink()
+    for key in ("weights_digest", "network_sha256"):
+        edit_json(folder / "backbone.json", lambda record, key=key: record.pop(key))
+    loaded = load_backbone(folder)
+    assert (loaded.digest, loaded.network) == (backbone.digest, None)
+    assert open_runtime(loaded).width == backbone.width
 
 
 def test_licence_and_origin_do_not_change_the_digest(backbone: Backbone, tmp_path: Path) -> None:
@@ -105,8 +126,8 @@ def state_by_hand() -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(
     ("stages", "digest"),
     [
-        (1, "c31bc0d9df5e3832864511b67a2d9d390dd3cc13d44764f6893d109100af0726"),
-        (4, "b77c37b877761b60e5f55c85c1f43f80352acf39598f1e042bc5140a054fada4"),
+        (1, "71f46ecb16a18b69dca28e5fd3d7e8a56c6a5acd6c0d44848b3247299d6d57b7"),
+        (4, "453bd38792eac2bb137939ad45ba1d5a077592aba223c70f6b300c53e005c31b"),
     ],
 )
 def test_the_digest_of_a_backbone_never_changes(stages: int, digest: str) -> None:
@@ -130,7 +151,8 @@ def test_round_trip_keeps_everything(stages: int, folder: Path) -> None:
     backbone = random_backbone("regnety_002", image_size=64, feature_stages=stages)
     save_backbone(backbone, folder)
     loaded = load_backbone(folder)
-    assert replace(loaded, weights={}) == replace(backbone, weights={})
+    assert loaded.network == folder
+    assert replace(loaded, weights={}, network=None) == replace(backbone, weights={})
     assert loaded.weights.keys() == backbone.weights.keys()
     assert all(torch.equal(loaded.weights[name], backbone.weights[name]) for name in loaded.weights)
 
@@ -265,10 +287,10 @@ def test_refusals(
     damage: Callable[[Path, EditJson, Seal], None],
     message: str,
 ) -> None:
-    load_backbone(folder)
+    load_whole_backbone(folder)
     damage(folder, edit_json, seal_weights)
     with pytest.raises(BundleError, match=message) as caught:
-        load_backbone(folder)
+        load_whole_backbone(folder)
     assert "\n" not in str(caught.value)
 
 
@@ -284,4 +306,4 @@ def test_unknown_architecture(name: str) -> None:
 def test_unknown_architecture_in_a_folder(folder: Path, edit_json: EditJson) -> None:
     record(architecture="regnety_nosuch")(folder, edit_json, lambda _: None)
     with pytest.raises(BundleError, match=r"backbone.json: unknown architecture 'regnety_nosuch'"):
-        load_backbone(folder)
+        load_backbone(folder).build()

@@ -10,10 +10,12 @@ from safetensors.torch import save_file
 
 from schemas.errors import BundleError, SettingsError
 from seer_model.backbones import lite
-from seer_model.backbones.backbone import load_backbone, random_backbone, save_backbone
+from seer_model.backbones.backbone import load_backbone, save_backbone
 from seer_model.backbones.preprocessing import Preprocessing
-from seer_model.backbones.sources import backbone_from_source, timm_backbone
+from seer_model.backbones.sources import backbone_from_source
+from seer_model.backbones.timm_weights import timm_backbone
 from seer_model.backbones.trunk import published_preprocessing
+from seer_model.backbones.weights import random_backbone
 from seer_model.tracking.registry import resolve_backbone
 from tests.support.trunks import MakeFolder, features, publish_at, run
 

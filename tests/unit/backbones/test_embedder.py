@@ -19,8 +19,9 @@ from PIL import Image
 from schemas.rejects import RejectReason
 from seer_model.backbones.backbone import Backbone
 from seer_model.backbones.embedder import EmbeddedPhoto, PhotoEmbedder, TextLine
-from seer_model.backbones.preprocessing import Preprocessing, normalise
+from seer_model.backbones.preprocessing import Preprocessing
 from seer_model.backbones.runtimes.base import Features
+from seer_model.backbones.trunk import normalise
 from seer_model.photos.limits import PhotoLimits, PhotoRejected
 from seer_model.photos.pixels import Pixels, prepare_photo, resize_square
 from seer_model.photos.source import PhotoSource

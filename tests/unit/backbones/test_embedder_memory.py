@@ -12,7 +12,7 @@ GIB = 1 << 30
 
 EMBED = """
 from pathlib import Path
-from seer_model.backbones.backbone import random_backbone
+from seer_model.backbones.weights import random_backbone
 from seer_model.backbones.embedder import PhotoEmbedder
 from seer_model.photos.source import PhotoSource
 from tests.support.huge_photos import huge_photos

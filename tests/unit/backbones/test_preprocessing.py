@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from schemas.errors import BundleError
-from seer_model.backbones.preprocessing import Preprocessing, PreprocessingRecord, normalise
+from seer_model.backbones.preprocessing import Preprocessing, PreprocessingRecord
+from seer_model.backbones.trunk import normalise
 from seer_model.files import parse_record
 
 DEFAULT = Preprocessing()

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from schemas.errors import BundleError, SettingsError
-from seer_model.backbones.sources import timm_backbone
+from seer_model.backbones.timm_weights import timm_backbone
 from seer_model.backbones.vissl import load_vissl
 from seer_model.tracking.registry import resolve_backbone
 from tests.support.trunks import (

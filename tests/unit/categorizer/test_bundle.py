@@ -304,7 +304,7 @@ def no_taxonomy(folder: Path, edit_json: EditJson) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        pytest.param(record(format="2.0"), "format 2.0 is newer than 1.1.*update", id="newer"),
+        pytest.param(record(format="2.0"), "format 2.0 is newer than 1.2.*update", id="newer"),
         pytest.param(change(lambda r: r.pop("format")), "not a model bundle", id="no format"),
         pytest.param(record(format="²"), "not a model bundle", id="format is no number"),
         pytest.param(change(dict.clear), "not a model bundle", id="empty"),

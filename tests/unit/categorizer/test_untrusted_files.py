@@ -10,10 +10,9 @@ import torch
 
 from schemas.errors import BundleError, SettingsError
 from seer_model.backbones import zoo
-from seer_model.backbones.backbone import load_backbone
-from seer_model.backbones.sources import timm_backbone
+from seer_model.backbones.timm_weights import timm_backbone
 from seer_model.categorizer.bundle import load_bundle
-from tests.support.refusals import FILES, EditJson, refusal, seal
+from tests.support.refusals import FILES, EditJson, load_whole_backbone, refusal, seal
 from tests.support.trunks import MakeFolder, publish_at
 
 
@@ -62,10 +61,10 @@ def test_a_pickle_for_weights_is_refused_and_not_run(
     made = backbone_folder.parent / "made"
     write_pickle(backbone_folder / "weights.safetensors", form, made)
     seal_weights(backbone_folder)
-    assert "not a readable safetensors file" in refusal(backbone_folder, load_backbone)
+    assert "not a readable safetensors file" in refusal(backbone_folder, load_whole_backbone)
     monkeypatch.setattr(zoo, "_ZOO", backbone_folder.parent)
     with pytest.raises(BundleError, match="not a readable safetensors file"):
-        zoo.load_zoo("backbone")
+        zoo.load_zoo("backbone").build()
     assert not made.exists()
 
 
@@ -111,7 +110,7 @@ def test_a_link_out_of_a_backbone_is_refused(backbone_folder: Path, name: str) -
     moved = backbone_folder.parent / "moved"
     (backbone_folder / name).rename(moved)
     (backbone_folder / name).symlink_to(moved)
-    assert "a link out of its folder" in refusal(backbone_folder, load_backbone)
+    assert "a link out of its folder" in refusal(backbone_folder, load_whole_backbone)
 
 
 @pytest.mark.parametrize("name", ["bundle.json", *FILES])
@@ -209,4 +208,4 @@ def test_a_hostile_backbone_record_is_refused(
     backbone_folder: Path, edit_json: EditJson, change: dict[str, object]
 ) -> None:
     edit_json(backbone_folder / "backbone.json", lambda r: r.update(change))
-    assert "backbone.json" in refusal(backbone_folder, load_backbone)
+    assert "backbone.json" in refusal(backbone_folder, load_whole_backbone)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from seer_model.backbones.backbone import random_backbone
+from seer_model.backbones.weights import random_backbone
 from seer_model.evaluation.concepts import ConceptScores, concept_record
 from seer_model.evaluation.gates import check_gates, read_gates
 from seer_model.linear_head import LinearHead

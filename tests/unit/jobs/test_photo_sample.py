@@ -18,8 +18,8 @@ from jobs.pretraining.neighbour_sheet import draw_neighbours
 from jobs.pretraining.photo_sample import EmbeddedSample, PhotoSample, embed_sample, sample_photos
 from schemas.errors import DataContractError
 from schemas.manifest import MANIFEST
-from seer_model.backbones.backbone import random_backbone
 from seer_model.backbones.embedder import PhotoEmbedder
+from seer_model.backbones.weights import random_backbone
 from seer_model.photos.limits import PhotoLimits
 from seer_model.photos.source import PhotoSource
 

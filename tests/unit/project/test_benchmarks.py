@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +13,11 @@ from benchmarks.few_labels import draw, precision
 from benchmarks.measuring import Row
 from seer_model.training.labelled import LabelledPhotos
 from tests.support.paths import ROOT
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda p: p.stem)
+def test_a_benchmark_has_what_it_imports(path: Path) -> None:
+    import_module(f"benchmarks.{path.stem}")
 
 
 @pytest.mark.parametrize(

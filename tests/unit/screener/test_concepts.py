@@ -7,7 +7,7 @@ import pytest
 
 from schemas.errors import BundleError
 from schemas.screening import Action
-from seer_model.backbones.backbone import random_backbone
+from seer_model.backbones.weights import random_backbone
 from seer_model.linear_head import LinearHead
 from seer_model.screener.concepts import (
     Concept,
@@ -120,7 +120,7 @@ def test_a_model_is_what_was_saved(model, tmp_path):
     ("file", "change", "said"),
     [
         ("concepts.json", {"concepts": []}, "its digest is not the one"),
-        ("screener.json", {"format": "2.0"}, "format 2.0 is newer than 1.0"),
+        ("screener.json", {"format": "2.0"}, "format 2.0 is newer than 1.1"),
         ("screener.json", {"licence": "none"}, "licence is not the backbone's"),
         ("screener.json", {"files": {}}, "files must be exactly"),
     ],

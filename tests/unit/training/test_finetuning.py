@@ -15,10 +15,11 @@ from torch.nn import functional
 
 import seer_model.training.finetuning
 from schemas.errors import DataContractError, SettingsError
-from seer_model.backbones.backbone import Backbone, random_backbone
+from seer_model.backbones.backbone import Backbone
 from seer_model.backbones.embedder import PhotoEmbedder
-from seer_model.backbones.preprocessing import normalise
 from seer_model.backbones.runtimes.pytorch import TorchRuntime
+from seer_model.backbones.trunk import normalise
+from seer_model.backbones.weights import random_backbone
 from seer_model.photos.source import PhotoSource
 from seer_model.training.finetuning import FinetuneRecipe, _with_statistics_of, finetune
 from tests.support.watching_loops import Watched

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from schemas.errors import SettingsError
-from seer_model.backbones.backbone import Backbone, random_backbone
+from seer_model.backbones.backbone import Backbone
+from seer_model.backbones.weights import random_backbone
 from seer_model.training.pretraining.distillation import Distiller
 from tests.support.swav_training import (
     TINY,

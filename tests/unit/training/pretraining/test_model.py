@@ -6,8 +6,8 @@ from torch import nn
 from torch.nn import functional
 
 from schemas.errors import SettingsError
-from seer_model.backbones.backbone import random_backbone
 from seer_model.backbones.preprocessing import Preprocessing
+from seer_model.backbones.weights import random_backbone
 from seer_model.training.pretraining.crops import CropSpec, MultiCrop
 from seer_model.training.pretraining.loss import assign, sinkhorn, swav_loss
 from seer_model.training.pretraining.model import SwavModel, SwavOutput

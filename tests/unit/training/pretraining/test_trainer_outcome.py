@@ -10,8 +10,8 @@ from pydantic import ValidationError
 
 from seer_model.backbones.backbone import load_backbone, save_backbone
 from seer_model.backbones.embedder import PhotoEmbedder
-from seer_model.backbones.preprocessing import normalise
 from seer_model.backbones.runtimes.pytorch import TorchRuntime
+from seer_model.backbones.trunk import normalise
 from seer_model.photos.limits import PhotoLimits
 from seer_model.photos.pixels import prepare_photo
 from seer_model.photos.source import PhotoSource

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from schemas.errors import SettingsError
-from seer_model.backbones.backbone import Backbone, make_backbone, random_backbone
+from seer_model.backbones.backbone import Backbone
 from seer_model.backbones.preprocessing import Preprocessing
+from seer_model.backbones.weights import make_backbone, random_backbone
 from tests.support.swav_training import TINY, make_trainer, write_manifest
 
 
