@@ -83,6 +83,9 @@ def load_embedder(name: str, device: str, limits: PhotoLimits) -> PhotoEmbedder:
     context = TaskContext.get()
     cores = context.cpus() if context else 1
     backbone = load_backbone(Path(SparkFiles.get(name)) / "backbone")
+    if backbone.quantized and device != "cpu":
+        log.warning("%s stays idle: the backbone is quantized, which CPUs alone compute", device)
+        device = "cpu"
     embedder = PhotoEmbedder.open(backbone, device, threads=cores, limits=limits)
     _freeze_garbage_collector()
     return embedder

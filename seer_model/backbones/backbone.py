@@ -73,6 +73,8 @@ class Backbone:
         weights: State of the trunk by timm's names: float32, counters int64.
         weights_digest: SHA-256 (hex) of the weights, however they are stored.
         network: Folder with `NETWORK_FILES`; None if they are still to be made, or cannot be.
+        quantized: SHA-256 (hex) of the network, if it computes in eight bits: its features are its
+            own, and no longer those of the weights. None for any other.
     """
 
     architecture: str
@@ -84,22 +86,23 @@ class Backbone:
     weights: "Mapping[str, torch.Tensor]"
     weights_digest: str
     network: Path | None = None
+    quantized: str | None = None
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 (hex) of architecture, stages, decoding, preprocessing and weights.
 
-        It identifies the features, and so is the key of an embedding store.
+        Of a quantized backbone also of the network. It identifies the features, and so is the key
+        of an embedding store.
         """
-        return digest_json(
-            {
-                "architecture": self.architecture,
-                "feature_stages": self.feature_stages,
-                "decoding": DECODING,
-                "preprocessing": asdict(self.preprocessing),
-                "weights": self.weights_digest,
-            }
-        )
+        identity = {
+            "architecture": self.architecture,
+            "feature_stages": self.feature_stages,
+            "decoding": DECODING,
+            "preprocessing": asdict(self.preprocessing),
+            "weights": self.weights_digest,
+        }
+        return digest_json(identity | ({"network": self.quantized} if self.quantized else {}))
 
     @property
     def commercial(self) -> bool:
@@ -171,6 +174,7 @@ def save_backbone(backbone: Backbone, folder: Path, *, half: bool = False) -> No
             "weights_sha256": digest_file(weights),
             "weights_digest": backbone.weights_digest,
             "network_sha256": network,
+            "quantized": backbone.quantized is not None,
         },
         folder / _RECORD,
     )
@@ -178,13 +182,15 @@ def save_backbone(backbone: Backbone, folder: Path, *, half: bool = False) -> No
 
 def _save_network(backbone: Backbone, folder: Path, *, half: bool) -> dict[str, str] | None:
     """Copy or make the network's files; returns their digests, None if there can be none."""
+    files = [folder / name for name in NETWORK_FILES]
     if backbone.network is not None:
-        for name in NETWORK_FILES:
-            _copy(backbone.network / name, folder / name)
-    elif not _convert(backbone, folder, half=half):
-        for name in NETWORK_FILES:
-            (folder / name).unlink(missing_ok=True)
-        return None
+        for file in files:
+            _copy(backbone.network / file.name, file)
+    else:
+        for file in files:
+            file.unlink(missing_ok=True)
+        if not _convert(backbone, folder, half=half):
+            return None
     return {name: digest_file(folder / name) for name in NETWORK_FILES}
 
 
@@ -198,6 +204,7 @@ def _convert(backbone: Backbone, folder: Path, *, half: bool) -> bool:
 
 def _copy(source: Path, target: Path) -> None:
     if not (target.exists() and source.samefile(target)):
+        target.unlink(missing_ok=True)  # Who has mapped the older file keeps it.
         shutil.copyfile(source, target)
 
 
@@ -213,7 +220,7 @@ Line = Annotated[str, AfterValidator(_printable)]
 class _BackboneRecord(Record):
     """Content of `backbone.json`, in the order `save_backbone` writes it.
 
-    The last two are missing from those of older versions.
+    The last three are missing from those of older versions.
     """
 
     architecture: str
@@ -225,6 +232,7 @@ class _BackboneRecord(Record):
     weights_sha256: str
     weights_digest: str | None = None
     network_sha256: dict[str, str] | None = None
+    quantized: bool = False
 
 
 def load_backbone(folder: Path) -> Backbone:
@@ -239,6 +247,11 @@ def load_backbone(folder: Path) -> Backbone:
     if digest_file(weights) != record.weights_sha256:
         raise BundleError(f"{weights}: its digest is not the one in {_RECORD}")
     network = _check_network(folder, record)
+    quantized = None
+    if record.quantized:
+        if record.network_sha256 is None:
+            raise BundleError(f"{path}: quantized, but without a network")
+        quantized = digest_json(record.network_sha256)
     if record.weights_digest is None:
         return _read_weights(weights, record)
     return Backbone(
@@ -251,6 +264,7 @@ def load_backbone(folder: Path) -> Backbone:
         _StoredWeights(weights, record),
         record.weights_digest,
         network,
+        quantized,
     )
 
 

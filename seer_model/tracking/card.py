@@ -219,6 +219,7 @@ def _backbone(backbone: Backbone) -> str:
         (
             f"- Backbone: {code_span(backbone.architecture)}, {code_span(backbone.origin)}, "
             f"digest {code_span(backbone.digest)}",
+            f"- Computes {'in eight bits, on CPUs' if backbone.quantized else 'in floating point'}",
             f"- Embeddings: {backbone.width} features, of photos of "
             f"{backbone.preprocessing.image_size} pixels, from the last "
             f"{'stage' if backbone.feature_stages == 1 else several}",

@@ -124,7 +124,8 @@ def backfill(airflow: Airflow, marketplace: Marketplace) -> dict[str, str]:
         "dag_run_conf": {
             name: str(marketplace.folder / name)
             for name in ("reviews", "screening", "descriptions")
-        },
+        }
+        | {"locales": "en,de", "names": f"de={marketplace.folder / 'taxonomy.csv'}"},
     }
     airflow.call("POST", "backfills", order)
     return dict(zip(days, airflow.runs("categorize_daily", "backfill"), strict=True))

@@ -171,7 +171,8 @@ def test_the_jobs_need_only_the_uri(
     built = MlflowClient().get_run(report(work, "build_manifest")["run_id"])
     digests = [r.inputs.dataset_inputs[0].dataset.digest for r in (built, run, trained)]
     assert digests[0] == digests[1] != digests[2]
-    assert {"train_loss", "val_loss", "val_top1"} <= trained.data.metrics.keys()
+    # Curves are those of logistic regression; ridge, where it is better, has none.
+    assert "val_top1" in trained.data.metrics
 
     # The server keeps the files, and nobody keeps the password.
     kept = {path.name for path in server.artifacts.rglob("*") if path.is_file()}

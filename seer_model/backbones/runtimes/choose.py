@@ -7,6 +7,7 @@ from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from schemas.errors import SettingsError
 from seer_model.backbones.backbone import Backbone
 from seer_model.backbones.runtimes.base import Runtime
 from seer_model.processes import scratch_folder
@@ -35,8 +36,13 @@ def open_runtime(
         device: torch's name of the device, `cpu` or `cuda:N`.
         threads: Threads to compute with on a CPU.
         batch_size: Photos a batch; by default 8 on a CPU and 256 on a GPU.
+
+    Raises:
+        SettingsError: The backbone is quantized, and the device is not a CPU with OpenVINO.
     """
     on_cpu = device == "cpu"
+    if backbone.quantized and not (on_cpu and find_spec("openvino")):
+        raise SettingsError(f"{device} cannot run a quantized backbone: OpenVINO does, on a CPU")
     batch_size = batch_size or (_CPU_BATCH if on_cpu else _GPU_BATCH)
     runtime = _openvino(backbone, batch_size, threads) if on_cpu else None
     runtime = runtime or _torch(backbone, batch_size, device, threads)

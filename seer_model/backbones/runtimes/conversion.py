@@ -17,7 +17,7 @@ from seer_model.backbones.trunk import normalise
 from openvino.frontend import FrontEndManager  # isort: skip
 from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder  # isort: skip
 
-__all__ = ["convert"]
+__all__ = ["convert", "name_by_place"]
 
 log = logging.getLogger(__name__)
 
@@ -49,12 +49,19 @@ def convert(backbone: Backbone, folder: Path, *, half: bool = False) -> bool:
         reason = str(error).strip().rpartition("\n")[2] or repr(error)
         _log_once(f"OpenVINO cannot run {backbone.architecture} ({reason}); PyTorch does")
         return False
-    # OpenVINO counts what it makes in this process; the same network is to be the same file.
-    network.set_friendly_name(backbone.architecture)
-    for number, operation in enumerate(network.get_ordered_ops()):
-        operation.set_friendly_name(f"{operation.get_type_name()}_{number}")
+    name_by_place(network, backbone.architecture)
     openvino.save_model(network, folder / NETWORK_FILES[0], compress_to_fp16=half)
     return True
+
+
+def name_by_place(network: openvino.Model, name: str) -> None:
+    """Name a network and its operations, so that the same network is the same file.
+
+    OpenVINO counts on in all that it makes in a process.
+    """
+    network.set_friendly_name(name)
+    for number, operation in enumerate(network.get_ordered_ops()):
+        operation.set_friendly_name(f"{operation.get_type_name()}_{number}")
 
 
 class _PhotoTrunk(nn.Module):

@@ -71,7 +71,8 @@ class OpenVinoRuntime:
         }
         self._compiled = openvino.Core().compile_model(self._read(network), "CPU", settings)
         chosen = self._compiled.get_property("INFERENCE_PRECISION_HINT").to_dtype()
-        self.name = f"openvino {'f32' if chosen == np.float32 else 'bf16'}"
+        kind = "f32" if chosen == np.float32 else "bf16"
+        self.name = f"openvino {f'int8 and {kind}' if backbone.quantized else kind}"
         self._idle: deque[openvino.InferRequest] = deque()
 
     def _read(self, folder: Path) -> openvino.Model:

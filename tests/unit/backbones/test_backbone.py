@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -177,6 +178,18 @@ def test_a_folder_is_overwritten(backbone: Backbone, folder: Path) -> None:
     other = random_backbone("regnety_002", image_size=64, seed=1)
     save_backbone(other, folder)
     assert load_backbone(folder).digest == other.digest
+
+
+def test_who_runs_a_network_keeps_it_when_another_is_written_over_it(
+    backbone: Backbone, folder: Path
+) -> None:
+    """Its files are mapped: written over in place, they would kill the process."""
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 64, 64, 3), np.uint8)
+    runtime = open_runtime(load_backbone(folder))
+    before = runtime.start(pixels)()
+    save_backbone(random_backbone("regnety_002", image_size=64, seed=1), folder)
+    assert np.array_equal(runtime.start(pixels)(), before)
+    assert not np.array_equal(open_runtime(load_backbone(folder)).start(pixels)(), before)
 
 
 # Refusals
