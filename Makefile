@@ -71,7 +71,7 @@ review: setup .venv-review/.stamp ## start Label Studio with the demo's review q
 unit: setup ## run the unit tests, two to six minutes (PYTEST_ARGS="-k calibration")
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) tests/unit $(PYTEST_ARGS)
 
-test: setup .venv-airflow/.stamp .venv-review/.stamp ## run the tests, 25 to 42 minutes (TEST_WORKERS=2)
+test: setup .venv-airflow/.stamp .venv-review/.stamp ## run the tests, 20 to 40 minutes (TEST_WORKERS=2)
 	@$(CHECK) java
 	$(BIN)/python -m pytest -n $(TEST_WORKERS) -m "not lake" $(PYTEST_ARGS)
 
