@@ -1,6 +1,7 @@
 """Weights: checked against their architecture, digested and stored."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -110,6 +111,7 @@ def save_weights(backbone: Backbone, path: Path, *, half: bool) -> Backbone:
         )
         for name, tensor in backbone.weights.items()
     }
+    path.unlink(missing_ok=True)  # Who has mapped the older file keeps it.
     path.write_bytes(save(stored))  # The library itself makes files that nobody else can read.
     if not half:
         return backbone
@@ -121,4 +123,8 @@ def save_weights(backbone: Backbone, path: Path, *, half: bool) -> Backbone:
         weights=stored,
         feature_stages=backbone.feature_stages,
     )
-    return backbone if rounded.digest == backbone.digest else rounded
+    if rounded.weights_digest == backbone.weights_digest:
+        return backbone
+    if backbone.quantized:  # Its network stays what it is.
+        return replace(rounded, network=backbone.network, quantized=backbone.quantized)
+    return rounded

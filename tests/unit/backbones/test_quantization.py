@@ -87,6 +87,15 @@ def test_it_is_saved_and_loaded(quantized: Backbone, photos: list[Pixels], tmp_p
     assert loaded.build().state_dict().keys() == quantized.weights.keys()
 
 
+def test_in_half_precision_it_stays_quantized(
+    quantized: Backbone, photos: list[Pixels], tmp_path: Path
+) -> None:
+    save_backbone(quantized, tmp_path, half=True)
+    loaded = load_backbone(tmp_path)
+    assert loaded.quantized == quantized.quantized
+    assert np.array_equal(features(loaded, photos), features(quantized, photos))
+
+
 def test_without_its_network_it_is_refused(quantized: Backbone, tmp_path: Path) -> None:
     save_backbone(quantized, tmp_path)
     record = (tmp_path / "backbone.json").read_text(encoding="utf-8")
