@@ -58,7 +58,7 @@ def quantize(backbone: Backbone, photos: Iterable[Pixels], folder: Path) -> Back
     batches = [np.stack(pixels[first : first + BATCH]) for first in firsts]
     if not batches:
         raise SettingsError(f"quantizing takes {BATCH} photos at least")
-    nncf.set_log_level(logging.ERROR)
+    logging.getLogger("nncf").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(dir=scratch_folder()) as scratch:
         # A network is mapped from its files, which may not be written over.
         before = backbone.network or Path(scratch)
