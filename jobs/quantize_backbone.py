@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any, NamedTuple
@@ -57,9 +58,8 @@ from jobs.pretraining.photo_sample import embed_sample, sample_photos
 from schemas.errors import DataContractError, GateRefusal, SettingsError
 from seer_model.backbones.backbone import Backbone, save_backbone
 from seer_model.backbones.embedder import PhotoEmbedder
+from seer_model.backbones.runtimes.base import CPU_BATCH
 from seer_model.backbones.runtimes.choose import open_runtime
-from seer_model.backbones.runtimes.openvino import BATCH
-from seer_model.backbones.runtimes.quantization import quantize
 from seer_model.files import new_model
 from seer_model.photos.limits import PhotoLimits, PhotoRejected
 from seer_model.photos.pixels import Pixels, load_photo
@@ -85,6 +85,12 @@ class _Check(NamedTuple):
 def quantize_backbone(settings: QuantizeBackbone) -> None:
     """Quantize, check, write, register, report."""
     started = perf_counter()
+    if not find_spec("nncf"):
+        raise SettingsError(
+            "quantizing needs nncf, which is not installed; pip install 'seer-categories[quantize]'"
+        )
+    from seer_model.backbones.runtimes.quantization import quantize  # noqa: PLC0415 - optional
+
     runs.connect(settings.tracking_uri)
     backbone = registry.resolve_backbone(settings.backbone)
     if backbone.quantized:
@@ -130,10 +136,10 @@ def _decoded(settings: QuantizeBackbone, size: int, limits: PhotoLimits) -> list
     for source in sample.sources:
         with suppress(PhotoRejected):
             found.append(load_photo(source, size, limits))
-    if len(found) < BATCH:
+    if len(found) < CPU_BATCH:
         raise DataContractError(
             f"{settings.manifest}: {len(found)} photos of {', '.join(settings.splits)} can be "
-            f"used, and quantizing takes {BATCH} at least"
+            f"used, and quantizing takes {CPU_BATCH} at least"
         )
     return found
 
@@ -191,7 +197,7 @@ def _cosines(check: _Check) -> dict[str, float]:
 
 def _speeds(backbone: Backbone, quantized: Backbone, photos: list[Pixels]) -> dict[str, Any]:
     """How fast one core of this machine computes both, in turns."""
-    batch = np.stack(photos[:BATCH])
+    batch = np.stack(photos[:CPU_BATCH])
     runtimes = [open_runtime(each) for each in (backbone, quantized)]
     seconds: list[list[float]] = [[], []]
     for _ in range(_ROUNDS):
@@ -200,7 +206,7 @@ def _speeds(backbone: Backbone, quantized: Backbone, photos: list[Pixels]) -> di
             for _ in range(_BATCHES):
                 runtime.start(batch)()
             taken.append(process_time() - began)
-    before, after = (_BATCHES * BATCH / min(taken) for taken in seconds)
+    before, after = (_BATCHES * CPU_BATCH / min(taken) for taken in seconds)
     return {
         "computed_before": runtimes[0].name,
         "photos_per_second_before": round(before, 1),

@@ -121,3 +121,11 @@ def test_a_loss_is_refused_and_nothing_is_written(
 def test_too_few_photos_are_refused(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     run("--splits", "test", code=3)
     assert "0 photos of test can be used" in capsys.readouterr().err
+
+
+def test_without_nncf(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(quantize_backbone, "find_spec", lambda _: None)
+    run(code=2)
+    assert "pip install 'seer-categories[quantize]'" in capsys.readouterr().err

@@ -9,7 +9,10 @@ import numpy.typing as npt
 from seer_model.backbones.preprocessing import Preprocessing
 from seer_model.photos.pixels import Pixels
 
-__all__ = ["Features", "Runtime"]
+__all__ = ["CPU_BATCH", "Features", "Runtime"]
+
+CPU_BATCH = 8
+"""Photos a batch on a CPU: the activations of more do not fit into a core's cache."""
 
 Features = npt.NDArray[np.float32]
 

@@ -9,14 +9,13 @@ from pathlib import Path
 
 from schemas.errors import SettingsError
 from seer_model.backbones.backbone import Backbone
-from seer_model.backbones.runtimes.base import Runtime
+from seer_model.backbones.runtimes.base import CPU_BATCH, Runtime
 from seer_model.processes import scratch_folder
 
 __all__ = ["cuda_available", "open_runtime"]
 
 log = logging.getLogger(__name__)
 
-_CPU_BATCH = 8
 _GPU_BATCH = 256
 _DRIVER, _ROCM = "libcuda.so.1", Path("/dev/kfd")
 
@@ -43,7 +42,7 @@ def open_runtime(
     on_cpu = device == "cpu"
     if backbone.quantized and not (on_cpu and find_spec("openvino")):
         raise SettingsError(f"{device} cannot run a quantized backbone: OpenVINO does, on a CPU")
-    batch_size = batch_size or (_CPU_BATCH if on_cpu else _GPU_BATCH)
+    batch_size = batch_size or (CPU_BATCH if on_cpu else _GPU_BATCH)
     runtime = _openvino(backbone, batch_size, threads) if on_cpu else None
     runtime = runtime or _torch(backbone, batch_size, device, threads)
     _log_once(f"embedding photos with {runtime.name}")

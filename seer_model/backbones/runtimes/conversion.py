@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -11,7 +10,8 @@ from torch import nn
 
 from seer_model.backbones.backbone import NETWORK_FILES, Backbone
 from seer_model.backbones.preprocessing import Preprocessing
-from seer_model.backbones.runtimes.openvino import BATCH, openvino
+from seer_model.backbones.runtimes.base import CPU_BATCH
+from seer_model.backbones.runtimes.openvino import openvino
 from seer_model.backbones.trunk import normalise
 
 from openvino.frontend import FrontEndManager  # isort: skip
@@ -34,7 +34,7 @@ def convert(backbone: Backbone, folder: Path, *, half: bool = False) -> bool:
         Whether OpenVINO has all operations of the trunk; where not, the log says what is missing.
     """
     size = backbone.preprocessing.image_size
-    shape = (BATCH, size, size, 3)
+    shape = (CPU_BATCH, size, size, 3)
     module = _PhotoTrunk(backbone.build(), backbone.preprocessing).eval()
     photos = torch.zeros(shape, dtype=torch.uint8)
     try:
@@ -47,7 +47,7 @@ def convert(backbone: Backbone, folder: Path, *, half: bool = False) -> bool:
         network.reshape(shape)
     except Exception as error:  # Of torch's exporter, its decompositions and OpenVINO's frontend.
         reason = str(error).strip().rpartition("\n")[2] or repr(error)
-        _log_once(f"OpenVINO cannot run {backbone.architecture} ({reason}); PyTorch does")
+        log.info("OpenVINO cannot run %s (%s); PyTorch does", backbone.architecture, reason)
         return False
     name_by_place(network, backbone.architecture)
     openvino.save_model(network, folder / NETWORK_FILES[0], compress_to_fp16=half)
@@ -90,8 +90,3 @@ def _quiet() -> Iterator[None]:
         yield
     finally:
         root.removeFilter(is_other)
-
-
-@lru_cache(maxsize=8)
-def _log_once(message: str) -> None:
-    log.info(message)

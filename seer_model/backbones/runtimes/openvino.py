@@ -14,7 +14,7 @@ import numpy as np
 
 from schemas.errors import BundleError
 from seer_model.backbones.backbone import NETWORK_FILES, Backbone
-from seer_model.backbones.runtimes.base import Features
+from seer_model.backbones.runtimes.base import CPU_BATCH, Features
 from seer_model.photos.pixels import Pixels
 
 # OpenVINO sends usage statistics when imported, and keeps a folder for them in the user's home,
@@ -23,11 +23,7 @@ sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 import openvino  # noqa: E402
 
-__all__ = ["BATCH", "OpenVinoRuntime", "openvino"]
-
-BATCH = 8
-"""Photos a batch of a network as it is stored. The activations of more do not fit into a core's
-cache."""
+__all__ = ["OpenVinoRuntime", "openvino"]
 
 _X86 = ("x86_64", "AMD64")
 
@@ -53,7 +49,7 @@ class OpenVinoRuntime:
         backbone: Backbone,
         network: Path,
         *,
-        batch_size: int = BATCH,
+        batch_size: int = CPU_BATCH,
         threads: int = 1,
         precision: str | None = None,
     ) -> None:

@@ -14,16 +14,14 @@ import numpy as np
 
 from schemas.errors import SettingsError
 from seer_model.backbones.backbone import NETWORK_FILES, Backbone
+from seer_model.backbones.runtimes.base import CPU_BATCH
 from seer_model.backbones.runtimes.conversion import convert, name_by_place
-from seer_model.backbones.runtimes.openvino import BATCH, openvino
+from seer_model.backbones.runtimes.openvino import openvino
 from seer_model.files import digest_file, digest_json
 from seer_model.photos.pixels import Pixels
 from seer_model.processes import scratch_folder
 
-try:
-    import nncf
-except ModuleNotFoundError:
-    nncf = None
+import nncf  # isort: skip - after OpenVINO, whose telemetry it shares
 
 __all__ = ["quantize"]
 
@@ -46,18 +44,13 @@ def quantize(backbone: Backbone, photos: Iterable[Pixels], folder: Path) -> Back
         The backbone with the quantized network, and so with another digest.
 
     Raises:
-        SettingsError: NNCF is not installed, there are fewer photos than a batch, or OpenVINO
-            cannot run the trunk.
+        SettingsError: There are fewer photos than a batch, or OpenVINO cannot run the trunk.
     """
-    if nncf is None:
-        raise SettingsError(
-            "quantizing needs nncf, which is not installed; pip install 'seer-categories[quantize]'"
-        )
     pixels = list(photos)
-    firsts = range(0, len(pixels) - BATCH + 1, BATCH)
-    batches = [np.stack(pixels[first : first + BATCH]) for first in firsts]
+    firsts = range(0, len(pixels) - CPU_BATCH + 1, CPU_BATCH)
+    batches = [np.stack(pixels[first : first + CPU_BATCH]) for first in firsts]
     if not batches:
-        raise SettingsError(f"quantizing takes {BATCH} photos at least")
+        raise SettingsError(f"quantizing takes {CPU_BATCH} photos at least")
     logging.getLogger("nncf").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(dir=scratch_folder()) as scratch:
         # A network is mapped from its files, which may not be written over.

@@ -10,7 +10,6 @@ import torch
 from schemas.errors import BundleError, SettingsError
 from seer_model.backbones.backbone import NETWORK_FILES, Backbone, load_backbone, save_backbone
 from seer_model.backbones.preprocessing import Preprocessing
-from seer_model.backbones.runtimes import quantization
 from seer_model.backbones.runtimes.choose import open_runtime
 from seer_model.backbones.runtimes.quantization import quantize
 from seer_model.backbones.weights import make_backbone
@@ -116,14 +115,6 @@ def test_no_gpu_runs_it(quantized: Backbone) -> None:
 def test_too_few_photos(whole: Backbone, photos: list[Pixels], tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="8 photos at least"):
         quantize(whole, photos[:7], tmp_path)
-
-
-def test_without_nncf(
-    whole: Backbone, photos: list[Pixels], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(quantization, "nncf", None)
-    with pytest.raises(SettingsError, match=r"seer-categories\[quantize\]"):
-        quantize(whole, photos, tmp_path)
 
 
 def test_weights_are_those_before(whole: Backbone, quantized: Backbone) -> None:
