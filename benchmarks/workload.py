@@ -3,7 +3,7 @@
 import hashlib
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import cached_property
@@ -65,8 +65,15 @@ class Workload:
         """Make a manifest of `count` photos, each a listing of its own."""
         manifest = self._folder / f"manifest-{count}"
         if not manifest.is_dir():
-            photos = sorted(self.photo_folder(count).iterdir())
+            photos = sorted(map(str, self.photo_folder(count).iterdir()))
             _write_manifest(manifest, photos, files=1, updated_at=datetime(2026, 1, 1, tzinfo=UTC))
+        return manifest
+
+    def addressed(self, count: int, address: Callable[[int], str], name: str) -> Path:
+        """Make a manifest of `count` photos, each a listing of its own, at any addresses."""
+        manifest = self._folder / name
+        uris = [address(number) for number in range(count)]
+        _write_manifest(manifest, uris, files=1, updated_at=datetime(2026, 1, 1, tzinfo=UTC))
         return manifest
 
     def known(self, count: int) -> tuple[Path, Path]:
@@ -76,8 +83,8 @@ class Workload:
         """
         manifest, store = (self._folder / f"{name}-{count}" for name in ("known", "store"))
         if not store.is_dir():
-            photos = [Path(f"/{n:07}.jpg") for n in range(count)]
-            keys = [hashlib.sha256(photo.name.encode()).hexdigest() for photo in photos]
+            photos = [f"/{n:07}.jpg" for n in range(count)]
+            keys = [hashlib.sha256(photo.encode()).hexdigest() for photo in photos]
             _write_manifest(manifest, photos, _FILES, image_key=keys)
             rng = np.random.default_rng(0)
             vectors = np.abs(rng.normal(size=(count, self._backbone.width))).astype("<f2")
@@ -127,7 +134,7 @@ class Workload:
 
 def _write_manifest(
     manifest: Path,
-    photos: Sequence[Path],
+    uris: Sequence[str],
     files: int,
     *,
     image_key: Sequence[str | None] = (),
@@ -136,13 +143,13 @@ def _write_manifest(
     """Write one partition; a photo with a key or a time is one that a store can keep."""
     rows = [
         {
-            "listing_id": f"listing-{photo.stem}",
+            "listing_id": f"listing-{uri}",
             "image_index": 0,
-            "image_uri": str(photo),
+            "image_uri": uri,
             "image_key": key,
             "updated_at": updated_at,
         }
-        for photo, key in zip(photos, image_key or [None] * len(photos), strict=True)
+        for uri, key in zip(uris, image_key or [None] * len(uris), strict=True)
     ]
     _write_files(pa.Table.from_pylist(rows, schema=MANIFEST), manifest / f"ds={DS}", files)
 

@@ -13,7 +13,6 @@ hash of their ids. `jobs.stages.labels` says what becomes of listings with two l
 """
 
 import logging
-import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -125,20 +124,19 @@ if __name__ == "__main__":
     check_arguments(TrainHead)  # Before the imports below, which take seconds.
 share_cores()  # Before torch is imported.
 
-import numpy as np
 import pyarrow as pa
-import torch
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F  # noqa: N812
 
 from jobs.command import job_run
 from jobs.command.folders import Folder
-from jobs.command.progress import show_progress, watch
+from jobs.command.progress import watch
 from jobs.command.report import write_report
 from jobs.command.session import start_session
 from jobs.pages.evaluation_plots import training_plots
 from jobs.stages.decisions import CHOSEN, TRAIN, decided_now, with_reviewed
 from jobs.stages.embedding import embed_photos
+from jobs.stages.finetuned import finetune_photos
 from jobs.stages.fingerprint import describe_data
 from jobs.stages.kept_model import save_and_register
 from jobs.stages.labels import choose_labelled, label_by_attribute, taxonomy_of_values
@@ -147,23 +145,16 @@ from jobs.stages.scratch import scratch_base, scratch_space
 from jobs.stages.spool import Spool
 from jobs.stages.store.base import EmbeddingStore
 from jobs.stages.store.opening import hold_store, open_store
-from jobs.stages.training_photos import (
-    check_slice,
-    order_by_split,
-    read_slices,
-    train_and_val,
-)
+from jobs.stages.training_photos import check_slice, read_slices, train_and_val
 from jobs.stages.unread import check_drivers
 from jobs.stages.worker import ship_model
 from schemas.errors import DataContractError
-from schemas.taxonomy import Taxonomy
 from schemas.taxonomy_readers import read_taxonomy
-from seer_model.backbones.backbone import Backbone, save_backbone
+from seer_model.backbones.backbone import save_backbone
 from seer_model.categorizer.bundle import Bundle, save_bundle
-from seer_model.categorizer.hierarchy import ClassTree
 from seer_model.processes import scratch_folder
 from seer_model.tracking import registration, registry, runs
-from seer_model.training.finetuning import FinetuneRecipe, finetune
+from seer_model.training.finetuning import FinetuneRecipe
 from seer_model.training.fit import FittedBundle, fit_bundle
 from seer_model.training.labelled import LabelledPhotos
 
@@ -211,7 +202,9 @@ def train(settings: TrainHead) -> None:
         check_slice(slices, "--balance", settings.balance)
         check_slice(slices, "--fold-by", settings.fold_by)
         if settings.finetune:
-            backbone = _finetune(backbone, photos, taxonomy, scratch, settings)
+            backbone = finetune_photos(
+                backbone, photos, taxonomy, _recipe(settings), scratch, settings.photo_limits()
+            )
         save_backbone(backbone, local / "model" / "backbone")
         model = ship_model(spark, local / "model", backbone.digest)
         with open_store(settings.embeddings, backbone.digest, base) as store:
@@ -259,6 +252,7 @@ def train(settings: TrainHead) -> None:
             runs.log_plot(plot, f"{name}.png")
         figures = {
             **_save(fitted.bundle, local, settings),
+            "quantized": backbone.quantized is not None,
             "train_photos": len(train_photos.labels),
             "val_photos": len(val_photos.labels),
             **labelled.figures,
@@ -354,37 +348,12 @@ def _what_it_cannot_assign(fitted: FittedBundle) -> dict[str, Any]:
     }
 
 
-def _finetune(
-    backbone: Backbone, photos: DataFrame, taxonomy: Taxonomy, scratch: Folder, settings: TrainHead
-) -> Backbone:
-    """Fine-tune in this process, on its GPU if there is one."""
-    columns = ("listing_id", "category_id", "split", "image_index", "photo_key")
-    source = ("image_uri", "image_bytes", "image_key")
-    with show_progress(photos.sparkSession, "writing the photos to fine-tune on"):
-        usable = photos.where(F.col("problem").isNull())
-        spool = Spool.write(usable.select(*columns, *source), scratch / "finetune")
-    table = spool.read(*columns)
-    order, val = order_by_split(table, "listing_id", "image_index", "photo_key")
-    rows = order[: len(order) - val]
-    if not len(rows):
-        raise DataContractError("no labelled photo to fine-tune on")
-    categories = table.column("category_id").take(rows).combine_chunks().dictionary_encode()
-    ClassTree(taxonomy, categories.dictionary.to_pylist())  # Refuses unknown labels early.
-    return finetune(
-        backbone,
-        spool.map_photos(rows),
-        categories.indices.to_numpy().astype(np.int64),
-        FinetuneRecipe(
-            epochs=settings.finetune_epochs,
-            crop_size=settings.finetune_size,
-            degraded=settings.finetune_degraded,
-            seed=settings.seed,
-        ),
-        device="cuda" if torch.cuda.is_available() else "cpu",
-        decode_threads=os.cpu_count() or 1,
-        limits=settings.photo_limits(),
-        on_epoch=lambda epoch, loss: runs.log_figures({"finetune_loss": loss}, step=epoch),
-        watch=watch,
+def _recipe(settings: TrainHead) -> FinetuneRecipe:
+    return FinetuneRecipe(
+        epochs=settings.finetune_epochs,
+        crop_size=settings.finetune_size,
+        degraded=settings.finetune_degraded,
+        seed=settings.seed,
     )
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from seer_model.backbones.backbone import load_backbone, save_backbone
 
 ZOO = Path(__file__).parents[1] / "seer_model" / "backbones" / "zoo"
-MAX_BYTES = 40_000_000
+MAX_BYTES = 50_000_000
 
 
 def ship(output: Path, name: str, figures: Path | None) -> str:

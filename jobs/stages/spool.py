@@ -6,7 +6,8 @@ here as far as they are needed.
 """
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from copy import copy
 from pathlib import Path
 from typing import Self
 
@@ -106,6 +107,12 @@ class SpooledPhotos:
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    def some(self, numbers: Iterable[int]) -> "SpooledPhotos":
+        """Some of the photos, by their numbers."""
+        some = copy(self)
+        some._rows = self._rows[list(numbers)]
+        return some
 
     def __getitem__(self, number: int) -> PhotoSource:
         row = int(self._rows[number])

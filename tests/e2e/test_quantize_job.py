@@ -15,8 +15,12 @@ from schemas.manifest import MANIFEST
 from seer_model.backbones.backbone import load_backbone, save_backbone
 from seer_model.backbones.preprocessing import Preprocessing
 from seer_model.backbones.weights import make_backbone
+from seer_model.photos.limits import PhotoLimits
+from seer_model.photos.source import PhotoSource
 from seer_model.tracking import registry
+from seer_model.training import quantizing
 from seer_model.training.quantized import QuantizedQuality
+from seer_model.training.quantizing import LabelledSources, quantize_or_keep
 from tests.support.photo_manifests import write
 from tests.support.tracking_database import new_database
 from tests.support.trunks import some_trunk
@@ -82,7 +86,7 @@ def test_a_quantized_backbone_is_written_and_registered(
     run: Run, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     figures = run("--registered-name", "small")
-    assert (figures["photos"], figures["checked"]) == (39, 30)
+    assert (figures["photos_shown"], figures["checked"]) == (39, 30)
     assert figures["top1"] == figures["top1_before"] == 1
     assert figures["least_cosine"] > 0.98
     assert figures["photos_per_second"] > 0 < figures["photos_per_second_before"]
@@ -110,7 +114,7 @@ def test_a_loss_is_refused_and_nothing_is_written(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     worse = QuantizedQuality(30, 0.9, 0.8, 0.05, 0.7)
-    monkeypatch.setattr(quantize_backbone, "compare_features", lambda *_: worse)
+    monkeypatch.setattr(quantizing, "compare_features", lambda *_: worse)
     run(code=4)
     assert "loses at least 0.050 of right answers" in capsys.readouterr().err
     assert not (tmp_path / "output").exists()
@@ -118,14 +122,30 @@ def test_a_loss_is_refused_and_nothing_is_written(
     assert load_backbone(tmp_path / "output" / "backbone").quantized
 
 
+def test_a_fine_tuned_backbone_that_loses_stays_in_floating_point(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    backbone = load_backbone(folder / "backbone")
+    sources = [PhotoSource(None, photo(number)) for number in range(1, 31)]
+    photos = LabelledSources(sources, [f"{number % 3}" for number in range(1, 31)])
+    made = quantize_or_keep(backbone, sources, photos, photos, PhotoLimits())
+    assert made.backbone.quantized
+    assert made.figures["checked"] == 30
+    worse = QuantizedQuality(30, 0.9, 0.8, 0.05, 0.7)
+    monkeypatch.setattr(quantizing, "compare_features", lambda *_: worse)
+    kept = quantize_or_keep(backbone, sources, photos, photos, PhotoLimits())
+    assert (kept.backbone, kept.figures) == (backbone, {})
+    assert "stays in floating point: the quantized network loses at least 0.050" in caplog.text
+
+
 def test_too_few_photos_are_refused(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     run("--splits", "test", code=3)
-    assert "0 photos of test can be used" in capsys.readouterr().err
+    assert "0 photos can be used" in capsys.readouterr().err
 
 
 def test_without_nncf(
     run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(quantize_backbone, "find_spec", lambda _: None)
+    monkeypatch.setattr(quantizing, "find_spec", lambda _: None)
     run(code=2)
     assert "pip install 'seer-categories[quantize]'" in capsys.readouterr().err

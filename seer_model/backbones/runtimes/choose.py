@@ -1,6 +1,5 @@
 """Choose the runtime for a device."""
 
-import ctypes
 import logging
 import tempfile
 from functools import lru_cache
@@ -10,6 +9,7 @@ from pathlib import Path
 from schemas.errors import SettingsError
 from seer_model.backbones.backbone import Backbone
 from seer_model.backbones.runtimes.base import CPU_BATCH, Runtime
+from seer_model.gpu_driver import has_gpu_driver
 from seer_model.processes import scratch_folder
 
 __all__ = ["cuda_available", "open_runtime"]
@@ -17,7 +17,6 @@ __all__ = ["cuda_available", "open_runtime"]
 log = logging.getLogger(__name__)
 
 _GPU_BATCH = 256
-_DRIVER, _ROCM = "libcuda.so.1", Path("/dev/kfd")
 
 
 def open_runtime(
@@ -80,11 +79,8 @@ def _torch(backbone: Backbone, batch_size: int, device: str, threads: int) -> Ru
 
 def cuda_available() -> bool:
     """Whether torch finds a GPU; it is asked only on machines with a GPU's driver."""
-    if not _ROCM.exists():
-        try:
-            ctypes.CDLL(_DRIVER)
-        except OSError:
-            return False
+    if not has_gpu_driver():
+        return False
     import torch  # noqa: PLC0415
 
     return torch.cuda.is_available()

@@ -14,6 +14,7 @@ import numpy as np
 
 from schemas.errors import BundleError
 from seer_model.backbones.backbone import NETWORK_FILES, Backbone
+from seer_model.backbones.constants import X86
 from seer_model.backbones.runtimes.base import CPU_BATCH, Features
 from seer_model.photos.pixels import Pixels
 
@@ -24,8 +25,6 @@ sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 import openvino  # noqa: E402
 
 __all__ = ["OpenVinoRuntime", "openvino"]
-
-_X86 = ("x86_64", "AMD64")
 
 
 class OpenVinoRuntime:
@@ -56,7 +55,7 @@ class OpenVinoRuntime:
         self.batch_size = batch_size
         self.width = backbone.width
         self.preprocessing = backbone.preprocessing
-        if precision is None and platform.machine() not in _X86:
+        if precision is None and platform.machine() not in X86:
             precision = "f32"  # By default OpenVINO takes float16 on ARM, whose range is too small.
         settings = {
             "INFERENCE_NUM_THREADS": threads,

@@ -15,10 +15,14 @@ from pyspark.sql import SparkSession
 
 from jobs import train_head
 from schemas.errors import SettingsError
-from seer_model.backbones.weights import random_backbone
+from seer_model.backbones.backbone import load_backbone, save_backbone
+from seer_model.backbones.preprocessing import Preprocessing
+from seer_model.backbones.runtimes.quantization import quantize
+from seer_model.backbones.weights import make_backbone
 from seer_model.categorizer.bundle import load_bundle
 from seer_model.tracking import registry, runs
 from tests.support.decisions import decision, write_decisions
+from tests.support.trunks import some_trunk
 
 pytestmark = pytest.mark.spark
 TAXONOMY = (
@@ -109,19 +113,34 @@ def test_train_head_registers_what_the_job_can_load(
         registry.resolve_bundle("models:/trained/2")
 
 
+def quantized_backbone(folder: Path) -> Path:
+    whole = make_backbone(
+        "regnety_002", Preprocessing(64), licence="mit", origin="here", weights=some_trunk()
+    )
+    rng = np.random.default_rng(0)
+    noise = [rng.integers(0, 256, (64, 64, 3), np.uint8) for _ in range(8)]
+    (folder / "network").mkdir()
+    save_backbone(quantize(whole, noise, folder / "network"), folder / "start")
+    return folder / "start"
+
+
 def test_fine_tuning_makes_a_backbone_of_its_own_whatever_spark_may_collect(
     small_results: None, labelled: Path, tmp_path: Path, database: str
 ) -> None:
     tree, report = tmp_path / "tree.csv", tmp_path / "report.json"
     tree.write_text(TAXONOMY, encoding="utf-8")
     argv = ["--manifest", str(labelled), "--taxonomy", str(tree), "--tracking-uri", database]
-    argv += ["--backbone", "timm:regnety_002", "--output", str(tmp_path / "bundle")]
+    start = quantized_backbone(tmp_path)
+    argv += ["--backbone", str(start), "--output", str(tmp_path / "bundle")]
     argv += ["--unseen-share", "0"]
     tuning = ["--finetune", "--finetune-epochs", "2", "--finetune-size", "32"]
     assert train_head.main([*argv, *tuning, "--report", str(report)]) == 0
     figures = json.loads(report.read_text(encoding="utf-8"))
     tuned = load_bundle(tmp_path / "bundle").backbone
-    assert tuned.digest != random_backbone("regnety_002").digest
+    assert tuned.weights_digest != load_backbone(start).weights_digest
+    # What began in eight bits is quantized again, with photos that it was trained on.
+    assert figures["quantized"] is True
+    assert tuned.quantized not in {None, load_backbone(start).quantized}
     # Those that calibrate were not trained on.
     assert f"fine-tuned on {figures['train_photos']} labelled photos" in tuned.origin
     assert figures["photos_embedded"] == figures["train_photos"] + figures["val_photos"]
