@@ -29,7 +29,7 @@ from schemas.taxonomy import Taxonomy
 from seer_model.backbones.backbone import Backbone
 from seer_model.backbones.constants import DEFAULT_BACKBONE
 from seer_model.categorizer.bundle import Bundle
-from seer_model.categorizer.calibration import class_probabilities
+from seer_model.categorizer.thresholds import class_probabilities
 from seer_model.evaluation.metrics import measure_quality
 from seer_model.reviews.selection import margins, most_instructive
 from seer_model.tracking.registry import resolve_backbone

@@ -26,11 +26,11 @@ import psutil
 from PIL import Image
 
 from benchmarks.measuring import machine_facts, say
+from benchmarks.networks import drawn_networks
 from benchmarks.noisy_photos import draw_photo
 from benchmarks.results_file import write_results
 from benchmarks.slow_server import slow_server
 from benchmarks.workload import DS, Workload
-from seer_model.backbones.weights import random_backbone
 from tests.support.paths import ROOT
 from tests.support.spark_java import BIN
 
@@ -227,9 +227,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="seer-bench-") as folder:
         work = Path(folder)
         (work / "photos").mkdir()
-        workload = Workload(
-            work / "photos", random_backbone(arguments.architecture), min(DISTINCT, arguments.new)
-        )
+        _, quantized = drawn_networks(arguments.architecture, work)
+        workload = Workload(work / "photos", quantized, min(DISTINCT, arguments.new))
         days = [
             *known_days(workload, arguments.known, arguments.new, work),
             *small_days(workload, arguments.near, arguments.far, work),

@@ -8,10 +8,9 @@ from itertools import cycle
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from benchmarks.measuring import Pieces
-from seer_model.backbones.backbone import Backbone
+from seer_model.backbones.backbone import NETWORK_FILES, Backbone
 from seer_model.photos.limits import PhotoLimits
 from seer_model.photos.pixels import Pixels, prepare_photo
 
@@ -19,7 +18,6 @@ from seer_model.photos.pixels import Pixels, prepare_photo
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 import openvino  # noqa: E402
-from openvino.preprocess import PrePostProcessor  # noqa: E402
 
 __all__ = ["HandWritten"]
 
@@ -31,10 +29,11 @@ _AHEAD = 4 * _BATCH
 class HandWritten:
     """A decode thread per core feeding one OpenVINO queue.
 
-    Uses nothing of the package's pipeline: no bad photos, no order, no memory bound.
+    Uses the network's file, and nothing of the package's pipeline: no bad photos, no order, no
+    memory bound.
 
     Args:
-        backbone: The backbone to run.
+        backbone: The backbone to run, with its network.
         cores: Decode threads, and OpenVINO's streams of one thread each.
     """
 
@@ -46,7 +45,11 @@ class HandWritten:
             "INFERENCE_NUM_THREADS": cores,
             "ENABLE_CPU_PINNING": False,
         }
-        compiled = openvino.Core().compile_model(_convert(backbone), "CPU", settings)
+        assert backbone.network is not None
+        network = openvino.Core().read_model(backbone.network / NETWORK_FILES[0])
+        size = backbone.preprocessing.image_size
+        network.reshape([_BATCH, size, size, 3])
+        compiled = openvino.Core().compile_model(network, "CPU", settings)
         self._queue = openvino.AsyncInferQueue(compiled, 2 * cores)
         self._queue.set_callback(lambda request, _pixels: _vectors(request))
 
@@ -76,20 +79,3 @@ class HandWritten:
 def _vectors(request: openvino.InferRequest) -> bytes:
     features: bytes = request.get_output_tensor().data.astype(np.float16).tobytes()
     return features
-
-
-def _convert(backbone: Backbone) -> openvino.Model:
-    """Convert the trunk with OpenVINO's own tools, from uint8 pixels to features."""
-    size, preprocessing = backbone.preprocessing.image_size, backbone.preprocessing
-    with torch.no_grad():
-        program = torch.export.export(backbone.build(), (torch.zeros(_BATCH, 3, size, size),))
-    steps = PrePostProcessor(openvino.convert_model(program))
-    photos = steps.input()
-    photos.tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
-    photos.model().set_layout(openvino.Layout("NCHW"))
-    floats = photos.preprocess().convert_element_type(openvino.Type.f32)
-    floats.mean([255 * x for x in preprocessing.mean])
-    floats.scale([255 * x for x in preprocessing.std])
-    network = steps.build()
-    network.reshape((_BATCH, size, size, 3))
-    return network

@@ -17,7 +17,7 @@ __all__ = ["Row", "machine_facts", "markdown_table", "measure", "say"]
 _WARM_UP = 0.15
 """Share of a measurement spent on warm-up, before the clock starts."""
 
-_FLAGS = ("amx_bf16", "avx512_bf16", "avx512f", "avx2")
+_FLAGS = ("amx_int8", "amx_bf16", "avx512_bf16", "avx512_vnni", "avx_vnni", "avx512f", "avx2")
 _PACKAGES = ("numpy", "openvino", "pillow", "pyarrow", "pyspark", "timm", "torch", "torchvision")
 
 Pieces = Generator[int, None, None]

@@ -32,9 +32,10 @@ from schemas.categories import ReviewReason
 from schemas.taxonomy import Taxonomy
 from seer_model.backbones.backbone import Backbone
 from seer_model.categorizer.bundle import Bundle
-from seer_model.categorizer.calibration import CalibrationSample, calibrate, class_probabilities
+from seer_model.categorizer.calibration import CalibrationSample, calibrate
 from seer_model.categorizer.familiarity import level_distances
 from seer_model.categorizer.scoring import score_listings
+from seer_model.categorizer.thresholds import class_probabilities
 from seer_model.evaluation.comparison import wilson_interval
 from seer_model.evaluation.outcomes import compare_with_labels
 from seer_model.tracking.registry import resolve_backbone

@@ -28,15 +28,10 @@ from scipy.special import expit, logit
 from scipy.stats import beta
 
 from schemas.taxonomy import Category, Taxonomy
-from seer_model.categorizer.calibration import (
-    ERROR,
-    Calibration,
-    CalibrationSample,
-    calibrate,
-    class_probabilities,
-)
+from seer_model.categorizer.calibration import ERROR, CalibrationSample, calibrate
 from seer_model.categorizer.hierarchy import ClassTree
 from seer_model.categorizer.safe_threshold import safe_threshold
+from seer_model.categorizer.thresholds import Calibration, class_probabilities
 
 Floats = npt.NDArray[np.float64]
 Flags = npt.NDArray[np.bool_]

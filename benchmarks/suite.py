@@ -10,13 +10,13 @@ from time import perf_counter
 from benchmarks.bounds import CoreBounds
 from benchmarks.hand_written import HandWritten
 from benchmarks.measuring import measure, say
+from benchmarks.networks import drawn_networks
 from benchmarks.simulated_accelerator import SimulatedAccelerator, embedded_photos
 from benchmarks.spark_job import JobRun, SparkJob
 from benchmarks.udf_pattern import UdfPattern
 from benchmarks.workload import Workload
 from jobs.command.session import start_session
 from seer_model.backbones.embedder import PhotoEmbedder
-from seer_model.backbones.weights import random_backbone
 from seer_model.photos.source import PhotoSource
 
 __all__ = ["ACCELERATORS", "Bounds", "Measured", "Plan", "Round", "Suite", "slope"]
@@ -60,10 +60,14 @@ class Plan:
 
 @dataclass(frozen=True)
 class Bounds:
-    """Photos per second: one core decoding, one core on the model, and the hand-written process."""
+    """Photos per second: one core decoding, one on the model, and the hand-written process.
+
+    `exact` is one core on the model in floating point.
+    """
 
     decode: float
     model: float
+    exact: float
     hand: float
 
     def together(self, cores: int) -> float:
@@ -127,18 +131,19 @@ class Suite:
 
     Args:
         plan: How much to measure.
-        architecture: The backbone's; weights are random, as speed does not depend on them.
+        architecture: The backbone's; weights are drawn. The job computes in eight bits, the
+            patterns in floating point.
         folder: An empty folder.
     """
 
     def __init__(self, plan: Plan, architecture: str, folder: Path) -> None:
         say(f"drawing {plan.distinct} photos")
-        backbone = random_backbone(architecture)
         (folder / "photos").mkdir()
         self._plan = plan
         self._folder = folder
-        self._workload = Workload(folder / "photos", backbone, plan.distinct)
-        saved = self._workload.model / "backbone"
+        _, quantized = drawn_networks(architecture, folder)
+        self._workload = Workload(folder / "photos", quantized, plan.distinct)
+        saved, exact = self._workload.model / "backbone", folder / "exact"
         say("starting Spark")
         started = perf_counter()
         spark = start_session("throughput")
@@ -146,10 +151,11 @@ class Suite:
         self._cores = spark.sparkContext.defaultParallelism
         say(f"loading the model on {self._cores} cores")
         self._job = SparkJob(self._workload, folder)
-        self._eager = UdfPattern(spark, saved, openvino=False)
-        self._openvino = UdfPattern(spark, saved, openvino=True)
+        self._eager = UdfPattern(spark, exact, openvino=False)
+        self._openvino = UdfPattern(spark, exact, openvino=True)
         self._core_bounds = CoreBounds(saved, self._workload.photos, self._cores)
-        self._hand_written = HandWritten(backbone, self._cores)
+        self._exact_bounds = CoreBounds(exact, self._workload.photos, self._cores)
+        self._hand_written = HandWritten(quantized, self._cores)
         self._sources = [PhotoSource(str(path), None) for path in self._workload.photos]
         self._free = self._accelerated(math.inf)
         speed = self._fed(self._free)
@@ -185,6 +191,7 @@ class Suite:
             bounds=Bounds(
                 fmean((before.decode, after.decode)),
                 fmean((before.model, after.model)),
+                fmean((before.exact, after.exact)),
                 fmean((before.hand, after.hand)),
             ),
             warm=warm,
@@ -202,10 +209,12 @@ class Suite:
         found = Bounds(
             decode=self._core_bounds.rate("decode", seconds),
             model=self._core_bounds.rate("model", seconds),
+            exact=self._exact_bounds.rate("model", seconds),
             hand=measure(self._hand_written.embedded(self._workload.photos), seconds),
         )
         say(
-            f"a core: decoding {found.decode:.0f} photos/s, model {found.model:.0f}; "
+            f"a core: decoding {found.decode:.0f} photos/s, model {found.model:.0f} "
+            f"(floating point {found.exact:.0f}); "
             f"{self._cores} cores: bound {found.together(self._cores):.0f}, "
             f"by hand {found.hand:.0f}"
         )

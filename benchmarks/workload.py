@@ -19,8 +19,8 @@ from schemas.manifest import MANIFEST
 from schemas.taxonomy import Category, Taxonomy
 from seer_model.backbones.backbone import Backbone
 from seer_model.categorizer.bundle import Bundle, save_bundle
-from seer_model.categorizer.calibration import Calibration
 from seer_model.categorizer.hierarchy import ClassTree
+from seer_model.categorizer.thresholds import Calibration
 from seer_model.linear_head import LinearHead
 
 __all__ = ["DS", "Workload"]

@@ -3,9 +3,10 @@ r"""Pretrain a backbone on a manifest's photos, without their labels, and regist
     python -m jobs.pretrain_backbone --manifest manifest --output pretraining \
         --architecture regnety_008 --epochs 100 --batch-size 256
 
-Writes `checkpoints/`, `epochs.json`, `backbone/`, `card.md` and `neighbours.png`. The same command
-with `--resume` continues a run that was stopped; it is idempotent. Several processes on this
-machine are started through Spark's TorchDistributor; a single one needs no Spark.
+Writes `checkpoints/`, `epochs.json`, `backbone/`, `card.md` and `neighbours.png`, with `--quantize`
+`quantized/`, too. The same command with `--resume` continues a run that was stopped; it is
+idempotent. Several processes on this machine are started through Spark's TorchDistributor; a single
+one needs no Spark.
 """
 
 import os
@@ -34,10 +35,12 @@ from jobs.pretraining.photo_sample import embed_sample, sample_photos
 from jobs.pretraining.training import Training, read_epochs, train
 from schemas.errors import SettingsError
 from seer_model.backbones.backbone import Backbone, load_backbone, save_backbone
-from seer_model.backbones.constants import STAGES
+from seer_model.backbones.constants import PHOTOS_SHOWN, STAGES
 from seer_model.backbones.embedder import PhotoEmbedder
+from seer_model.files import new_model
 from seer_model.tracking import registration, registry, runs
 from seer_model.training.precision import uses_bf16
+from seer_model.training.quantizing import LabelledSources, quantize_or_keep
 
 _SHEET_PHOTOS = 1000
 
@@ -69,7 +72,8 @@ def pretrain(settings: PretrainBackbone) -> None:
         last = read_epochs(settings.output)[-1]
         _draw_sheet(settings, backbone, device)
         _write_card(settings, backbone, last)
-        version = _register(settings)
+        version = _register(settings, "backbone")
+        quantized = _quantize(settings, backbone) if settings.quantize else None
         job_run.writes(f"models:/{settings.registered_name}", version=version)
         runs.log_figures({"seconds": seconds, "processes": settings.num_processes})
         figures = {
@@ -80,6 +84,7 @@ def pretrain(settings: PretrainBackbone) -> None:
             "licence": backbone.licence,
             "origin": backbone.origin,
             **last,
+            "quantized": quantized,
             "processes": settings.num_processes,
             "device": device,
             "bf16": uses_bf16(torch.device(device), settings.bf16),
@@ -189,9 +194,36 @@ def _teacher_line(settings: PretrainBackbone) -> str:
     return f"- Teacher: {teacher.architecture}, {teacher.origin}; licence {teacher.licence}\n"
 
 
-def _register(settings: PretrainBackbone) -> str:
-    """Register the backbone; returns its version."""
-    folder, name = settings.output / "backbone", settings.registered_name
+def _quantize(settings: PretrainBackbone, backbone: Backbone) -> dict[str, Any] | None:
+    """Quantize the backbone, check it on the probe's photos, register it; None if it loses."""
+    learned, asked = (
+        _labelled(settings, split) for split in settings.probe_splits or ["train", "val"]
+    )
+    shown = sample_photos(
+        settings.manifest, settings.splits or None, PHOTOS_SHOWN, labelled=False, seed=1
+    )
+    limits = settings.photo_limits()
+    made = quantize_or_keep(backbone, shown.sources, learned, asked, limits)
+    if not made.backbone.quantized:
+        return None
+    with new_model(settings.output / "quantized", "backbone.json", "a backbone") as new:
+        save_backbone(made.backbone, new)
+    version = _register(settings, "quantized")
+    return {
+        "backbone": f"models:/{settings.registered_name}/{version}",
+        "backbone_digest": made.backbone.digest,
+        **made.figures,
+    }
+
+
+def _labelled(settings: PretrainBackbone, split: str) -> LabelledSources:
+    sample = sample_photos(settings.manifest, [split], settings.probe_photos, labelled=True, seed=1)
+    return LabelledSources(sample.sources, [label for label in sample.labels if label is not None])
+
+
+def _register(settings: PretrainBackbone, made: str) -> str:
+    """Register what was made, a folder of the output; returns its version."""
+    folder, name = settings.output / made, settings.registered_name
     with registration.keep_on_failure(name, lambda: folder):
         return registration.register_backbone(folder, name)
 

@@ -38,6 +38,11 @@ class _RunSettings(PhotoSettings):
         description="learn to give this network's features instead of SwAV: lite:2, "
         "timm:NAME.TAG, timm:NAME@FILE, a folder, models:/…",
     )
+    quantize: bool = Field(
+        False,
+        description="then make one of it that CPUs compute in eight bits, registered as the next "
+        "version; needs nncf",
+    )
     resume: bool = Field(False, description="go on from the last checkpoint in --output")
     num_processes: int = Field(1, ge=1, description="processes on this machine, one for each GPU")
     device: str = Field("auto", description="auto (CUDA where there is a GPU), cpu, cuda or cuda:N")

@@ -9,7 +9,6 @@ from typing import Any
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F  # noqa: N812
 
-from jobs.pages.drift import drift_page
 from jobs.stages.publish.base import Output
 from schemas.categories import ReviewReason
 from seer_model.evaluation.drift import DISTRIBUTIONS, SCORE_BINS, DayCounts, compare_days
@@ -44,6 +43,8 @@ def drift_figures(spark: SparkSession, output: Output, ds: str, bound: float) ->
         if earlier is None:
             log.info("drift: no day before %s is published; nothing to compare with", ds)
             return {"compared_with": None}
+        from jobs.pages.drift import drift_page  # noqa: PLC0415 - matplotlib
+
         drift = compare_days(_count(spark, output, earlier), _count(spark, output, ds))
         drift["days"] = _count_unfamiliar(spark, output, ds)
         runs.log_text(json.dumps(drift, indent=1), "drift.json")

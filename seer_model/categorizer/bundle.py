@@ -27,9 +27,9 @@ from seer_model.backbones.backbone import (
     load_backbone,
     save_backbone,
 )
-from seer_model.categorizer.calibration import Calibration
 from seer_model.categorizer.familiarity import Familiarity
 from seer_model.categorizer.hierarchy import ClassTree
+from seer_model.categorizer.thresholds import Calibration
 from seer_model.files import (
     Record,
     check_content,

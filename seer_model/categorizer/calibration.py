@@ -1,28 +1,24 @@
-"""Calibration of scores by a temperature, and thresholds that meet a target precision."""
+"""Fit a calibration: a temperature, and thresholds that meet a target precision."""
 
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Annotated, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import ConfigDict, FailFast, Field
-from pydantic.dataclasses import dataclass
 from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, softmax
+from scipy.special import log_softmax
 
 from seer_model.categorizer.hierarchy import ClassTree, LevelBest
 from seer_model.categorizer.safe_threshold import chance, safe_threshold, surest_cut
-from seer_model.files import STRICT
+from seer_model.categorizer.thresholds import Calibration, class_probabilities
 
 __all__ = [
     "ERROR",
-    "Calibration",
     "CalibrationSample",
     "Shortfall",
     "calibrate",
-    "class_probabilities",
     "cross_entropy",
     "explain_no_threshold",
     "fit_temperature",
@@ -39,30 +35,6 @@ Number = TypeVar("Number", bound=np.generic)
 _WORTH_A_TEST = 0.5
 # Scores in float64 are only ever held of so many listings.
 _ROWS_AT_ONCE = 16_384
-
-
-@dataclass(frozen=True, config=STRICT | ConfigDict(extra="ignore"))
-class Calibration:
-    """How logits become a decision.
-
-    Attributes:
-        temperature: Divisor of the logits before the softmax.
-        thresholds: One a level, from the top down: the lowest score at which a category of that
-            level is assigned, or None if no score was safe enough.
-        target_precision: Share of assigned listings that should be right.
-
-    Raises:
-        pydantic.ValidationError: A value is of the wrong type, not finite or out of range.
-    """
-
-    temperature: Annotated[float, Field(gt=0)]
-    thresholds: Annotated[tuple[float | None, ...], FailFast()]
-    target_precision: float
-
-    @property
-    def assigns_nothing(self) -> bool:
-        """Whether no level has a threshold."""
-        return all(threshold is None for threshold in self.thresholds)
 
 
 def cross_entropy(
@@ -122,13 +94,6 @@ class Shortfall(NamedTuple):
 
     reason: str
     labels_missing: int | None
-
-
-def class_probabilities(logits: Floats, temperature: float) -> Probabilities:
-    """softmax(logits / temperature) of each row, float64, of shape (rows, classes)."""
-    scaled = logits.astype(np.float64) / temperature
-    probabilities: Probabilities = softmax(scaled, axis=1)
-    return probabilities
 
 
 def calibrate(

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from schemas.categories import CATEGORIES, Decision, ReviewReason
 from schemas.rejects import RejectReason, listing_reason
 from seer_model.categorizer.bundle import Bundle
-from seer_model.categorizer.calibration import class_probabilities
+from seer_model.categorizer.thresholds import class_probabilities
 
 __all__ = ["LISTINGS", "SCORES", "fuse_photos", "score_listings"]
 

@@ -12,9 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial.distance import jensenshannon
-from scipy.special import rel_entr
-from scipy.stats import chi2, kstwobign
+from scipy.special import chdtri, kolmogi, rel_entr
 
 from schemas.categories import Decision, ReviewReason
 
@@ -191,13 +189,13 @@ def measure_drift(before: Counts, after: Counts, *, ordered: bool = False) -> Dr
     spread = 1 / before.sum() + 1 / after.sum()
     pooled_before, pooled_after = _pool(before, after)
     degrees = len(pooled_before) - 1
-    chance = float(chi2.ppf(_CONFIDENCE, degrees) * spread) if degrees else 0.0
+    chance = float(chdtri(degrees, 1 - _CONFIDENCE) * spread) if degrees else 0.0
     psi = float(psi_terms(pooled_before, pooled_after).sum())
-    divergence = float(jensenshannon(pooled_before, pooled_after)) ** 2
+    divergence = _jensen_shannon(pooled_before, pooled_after)
     ks = None
     if ordered:
         gap = np.abs(np.cumsum(before) / before.sum() - np.cumsum(after) / after.sum()).max()
-        ks = max(0.0, float(gap - kstwobign.ppf(_CONFIDENCE) * np.sqrt(spread)))
+        ks = max(0.0, float(gap - kolmogi(1 - _CONFIDENCE) * np.sqrt(spread)))
     return Drift(
         psi=max(0.0, psi - chance),
         js_distance=float(np.sqrt(max(0.0, divergence - chance / 8) / np.log(2))),
@@ -215,6 +213,13 @@ def psi_terms(before: Counts, after: Counts) -> Shares:
     p, q = _smoothed(before), _smoothed(after)
     terms: Shares = rel_entr(p, q) + rel_entr(q, p)
     return terms
+
+
+def _jensen_shannon(before: Counts, after: Counts) -> float:
+    """Divergence of the shares, in nats (Lin 1991)."""
+    p, q = before / before.sum(), after / after.sum()
+    middle = (p + q) / 2
+    return float(rel_entr(p, middle).sum() + rel_entr(q, middle).sum()) / 2
 
 
 def _smoothed(counts: Counts) -> Shares:

@@ -14,9 +14,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, time
+from typing import TYPE_CHECKING
 
 import mlflow
-from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput, Metric
 from mlflow.exceptions import MlflowException
@@ -27,6 +27,9 @@ from schemas.errors import SettingsError, without_passwords
 from seer_model.processes import has_ended, process_mark
 from seer_model.tracking.code_version import GIT_COMMIT, code_version
 from seer_model.tracking.database import create_database, sqlite_file
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = [
     "EXPERIMENT",
@@ -326,7 +329,7 @@ def log_data(description: Mapping[str, object], run_id: str | None = None) -> No
     _best_effort("data", log_input, run_id=run_id)
 
 
-def log_plot(figure: Figure, name: str) -> None:
+def log_plot(figure: "Figure", name: str) -> None:
     """Log a plot to the current run as a PNG of that name."""
     _best_effort(name, lambda run: MlflowClient().log_figure(run, figure, name))
 

@@ -13,7 +13,6 @@ from schemas.taxonomy import Taxonomy
 from seer_model.backbones.backbone import Backbone
 from seer_model.categorizer.bundle import Bundle
 from seer_model.categorizer.calibration import (
-    Calibration,
     CalibrationSample,
     Shortfall,
     calibrate,
@@ -21,6 +20,7 @@ from seer_model.categorizer.calibration import (
 )
 from seer_model.categorizer.hierarchy import ClassTree
 from seer_model.categorizer.scoring import fuse_photos, score_listings
+from seer_model.categorizer.thresholds import Calibration
 from seer_model.evaluation.groups import rows_by_slice, worst_groups
 from seer_model.evaluation.metrics import Quality, measure_quality
 from seer_model.evaluation.outcomes import Outcomes, compare_with_labels

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from seer_model.categorizer.calibration import class_probabilities
+from seer_model.categorizer.thresholds import class_probabilities
 from seer_model.training.crossfit import cross_fit
 
 __all__ = ["OutOfFold", "confidently_wrong", "out_of_fold"]

@@ -13,13 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.covariance import ledoit_wolf
 
-from seer_model.categorizer.calibration import (
-    CalibrationSample,
-    class_probabilities,
-    fit_temperature,
-)
+from seer_model.categorizer.calibration import CalibrationSample, fit_temperature
 from seer_model.categorizer.familiarity import Familiarity, level_distances
 from seer_model.categorizer.hierarchy import ClassTree
+from seer_model.categorizer.thresholds import class_probabilities
 from seer_model.linear_head import LinearHead
 
 __all__ = [

@@ -23,9 +23,9 @@ from schemas.taxonomy import Category, Taxonomy
 from seer_model.backbones.embedder import PhotoEmbedder
 from seer_model.backbones.weights import random_backbone
 from seer_model.categorizer.bundle import Bundle, save_bundle
-from seer_model.categorizer.calibration import Calibration
 from seer_model.categorizer.categorizer import Categorizer
 from seer_model.categorizer.hierarchy import ClassTree
+from seer_model.categorizer.thresholds import Calibration
 from seer_model.linear_head import LinearHead
 from seer_model.photos.source import PhotoSource
 from seer_model.tracking import registration, runs

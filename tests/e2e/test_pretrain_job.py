@@ -168,11 +168,16 @@ def test_a_training_goes_on_from_other_weights(
     alone: Path, pretrain: Pretrain, work: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = load_backbone(alone / "backbone")
-    assert pretrain("further", "--start-from", "models:/listing-backbone/1") == 0
+    assert pretrain("further", "--start-from", "models:/listing-backbone/1", "--quantize") == 0
     further = load_backbone(work / "further" / "backbone")
     assert f", from {first.digest[:12]} ({first.origin})" in further.origin
     assert further.digest != first.digest
     assert further.origin in (work / "further" / "card.md").read_text(encoding="utf-8")
+    made = report(work / "further")["quantized"]
+    quantized = registry.resolve_backbone(made["backbone"])
+    assert quantized.digest == made["backbone_digest"] != further.digest
+    assert quantized.weights_digest == further.weights_digest
+    assert load_backbone(work / "further" / "quantized").digest == quantized.digest
 
     # The weights that were the start stay what they are, whatever becomes of their address.
     assert load_backbone(work / "further" / "start").digest == first.digest

@@ -27,7 +27,7 @@ from seer_model.backbones.embedder import PhotoEmbedder
 from seer_model.backbones.runtimes.choose import open_runtime
 from seer_model.backbones.weights import random_backbone
 from seer_model.categorizer.bundle import Bundle, load_bundle, save_bundle
-from seer_model.categorizer.calibration import Calibration
+from seer_model.categorizer.thresholds import Calibration
 from seer_model.photos.source import PhotoSource
 from seer_model.training.fit import fit_bundle
 from seer_model.training.labelled import LabelledPhotos

@@ -18,9 +18,9 @@ from schemas.taxonomy import Category, Taxonomy
 from seer_model.backbones.backbone import Backbone, save_backbone
 from seer_model.backbones.weights import random_backbone
 from seer_model.categorizer.bundle import Bundle, save_bundle
-from seer_model.categorizer.calibration import Calibration
 from seer_model.categorizer.familiarity import Familiarity
 from seer_model.categorizer.hierarchy import ClassTree
+from seer_model.categorizer.thresholds import Calibration
 from seer_model.files import digest_file
 from seer_model.linear_head import LinearHead
 from seer_model.training.fit import FittedBundle, fit_bundle

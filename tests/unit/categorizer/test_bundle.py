@@ -17,9 +17,9 @@ from safetensors.numpy import load_file, save_file
 from schemas.errors import BundleError
 from schemas.taxonomy import Category, Taxonomy
 from seer_model.categorizer.bundle import FORMAT, Bundle, load_bundle, save_bundle
-from seer_model.categorizer.calibration import Calibration
 from seer_model.categorizer.hierarchy import ClassTree
 from seer_model.categorizer.scoring import LISTINGS, score_listings
+from seer_model.categorizer.thresholds import Calibration
 from seer_model.files import digest_file
 from seer_model.training.fit import FittedBundle
 from tests.support.refusals import FILES

@@ -13,13 +13,12 @@ from scipy.stats import binomtest
 from schemas.taxonomy import Category, Taxonomy
 from seer_model.categorizer.calibration import (
     ERROR,
-    Calibration,
     CalibrationSample,
     calibrate,
-    class_probabilities,
     explain_no_threshold,
 )
 from seer_model.categorizer.hierarchy import ClassTree
+from seer_model.categorizer.thresholds import Calibration, class_probabilities
 
 Floats = npt.NDArray[np.float32]
 

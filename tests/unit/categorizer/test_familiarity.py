@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from seer_model.categorizer.bundle import Bundle
-from seer_model.categorizer.calibration import class_probabilities
 from seer_model.categorizer.familiarity import level_distances
+from seer_model.categorizer.thresholds import class_probabilities
 
 
 def test_a_rows_distances_are_the_same_bits_in_any_batch(undecided_bundle: Bundle) -> None:

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from schemas.categories import CATEGORIES, Decision, ReviewReason, check_categories
 from schemas.rejects import RejectReason
 from seer_model.categorizer.bundle import Bundle
-from seer_model.categorizer.calibration import Calibration, class_probabilities
 from seer_model.categorizer.scoring import LISTINGS, SCORES, fuse_photos, score_listings
+from seer_model.categorizer.thresholds import Calibration, class_probabilities
 
 Photo = dict[str, Any]
 Listing = dict[str, Any]

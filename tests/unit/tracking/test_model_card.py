@@ -11,8 +11,8 @@ from markdown_it import MarkdownIt
 
 from schemas.taxonomy import Category, Taxonomy
 from seer_model.categorizer.bundle import Bundle
-from seer_model.categorizer.calibration import Calibration
 from seer_model.categorizer.hierarchy import ClassTree
+from seer_model.categorizer.thresholds import Calibration
 from seer_model.linear_head import LinearHead
 from seer_model.tracking.card import backbone_card, bundle_card, code_span
 from seer_model.training.fit import FittedBundle
