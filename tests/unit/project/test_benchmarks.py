@@ -1,16 +1,21 @@
-"""The benchmarks' verdicts and draws, and what the one for GPUs says without a GPU."""
+"""The benchmarks' verdicts and draws, and what they say where something is missing."""
 
 import os
+import shutil
 import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from benchmarks import peers
 from benchmarks.few_labels import draw, precision
 from benchmarks.measuring import Row
+from benchmarks.peer_processes import Peer, PeerError, run
 from seer_model.training.labelled import LabelledPhotos
 from tests.support.paths import ROOT
 
@@ -76,3 +81,47 @@ def test_gpu_benchmark_needs_no_spark_and_says_that_there_is_no_cuda() -> None:
     assert ended.stderr.splitlines() == [
         "python -m benchmarks.gpu: error: torch finds no CUDA device"
     ]
+
+
+def test_peers_benchmark_says_how_to_make_its_environment(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(peers, "PEERS_PYTHON", tmp_path / "python")
+    monkeypatch.setattr(sys, "argv", ["peers"])
+    assert peers.main() == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "python -m benchmarks.peers: error: run `make .venv-peers/.stamp` first"
+    ]
+
+
+def test_a_peer_that_fails_is_an_error_of_one_line() -> None:
+    script = "import sys; print('first\\nlast', file=sys.stderr); sys.exit(3)"
+    with pytest.raises(PeerError, match=r"^Daft: exit code 3: first / last$"):
+        run("Daft", [sys.executable, "-c", script], {})
+
+
+def test_a_peer_that_leaves_out_a_photo_is_an_error(tmp_path: Path) -> None:
+    photos, output = tmp_path / "photos", tmp_path / "output"
+    photos.mkdir()
+    output.mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        (photos / name).touch()
+    rows = pa.table({"path": ["file:///photos/a.jpg"], "vector": [[1.0]]})
+    pq.write_table(rows, output / "part.parquet")
+    true = Path(shutil.which("true") or "")
+    with pytest.raises(PeerError, match=r"^Daft: 1 rows for 2 photos$"):
+        Peer("Daft", true, "daft_frame", tmp_path, tmp_path).seconds(photos, output)
+
+
+def test_the_job_is_compared_with_a_peer_in_the_rounds_that_it_ran_in() -> None:
+    first = {
+        peers.Job.name: peers.Timed(10.0, 300.0),
+        "Daft": peers.Timed(20.0, 50.0),
+        "Daft, our OpenVINO network": peers.Timed(8.0, 100.0),
+    }
+    rows = peers.rows_of([first, {**first, "Daft": peers.Timed(20.0, 75.0)}], peers.FULL)
+    over = {row.over: row for row in rows if row.over}
+    assert over["Daft"].ratios == [6.0, 4.0]
+    assert over["Daft"].verdict == "met"
+    assert over["Daft, our OpenVINO network"].ratios == [3.0, 3.0]
+    assert over["the fastest other"].verdict == "missed by 25.0%"

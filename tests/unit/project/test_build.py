@@ -153,7 +153,7 @@ def test_wheel_holds_the_packages_of_the_zip_and_no_demo() -> None:
 
 # --- the lock ------------------------------------------------------------------------------------
 
-LOCKS = ["lock.txt", "airflow.txt", "spark-oldest.txt", "spark-newest.txt", "uv.txt"]
+LOCKS = ["lock.txt", "airflow.txt", "peers.txt", "spark-oldest.txt", "spark-newest.txt", "uv.txt"]
 
 
 def locked_requirements(name: str) -> list[str]:

@@ -1,0 +1,27 @@
+"""Embed a folder of photos with the documented pandas UDF, as a Spark application of its own.
+
+.venv/bin/python -m benchmarks.peer_programs.pandas_udf PHOTOS BACKBONE OUTPUT [--openvino]
+"""
+
+import argparse
+from pathlib import Path
+
+from benchmarks.udf_pattern import UdfPattern
+from jobs.command.session import start_session
+
+__all__: list[str] = []
+
+
+def main() -> None:
+    """Run the program."""
+    parser = argparse.ArgumentParser()
+    for name in ("photos", "backbone", "output"):
+        parser.add_argument(name, type=Path)
+    parser.add_argument("--openvino", action="store_true")
+    given = parser.parse_args()
+    pattern = UdfPattern(start_session("pandas_udf"), given.backbone, openvino=given.openvino)
+    pattern.seconds(given.photos, given.output)
+
+
+if __name__ == "__main__":
+    main()
