@@ -20,7 +20,7 @@ __all__ = ["PEERS_PYTHON", "Job", "Peer", "PeerError", "run"]
 ROOT = Path(__file__).parents[1]
 PEERS_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
 _PROGRAMS = "benchmarks.peer_programs"
-_TIMEOUT_S = 300
+_TIMEOUT_S = 600
 _SILENT = {"RAY_USAGE_STATS_ENABLED": "0", "DAFT_ANALYTICS_ENABLED": "0", "DO_NOT_TRACK": "1"}
 """No usage statistics: Ray's, Daft's."""
 
@@ -53,7 +53,7 @@ class Peer:
         """Embed the photos of a folder; returns the seconds from start to end.
 
         Raises:
-            PeerError: It failed, took longer than five minutes, or not every photo came out.
+            PeerError: It failed, took longer than ten minutes, or not every photo came out.
         """
         command = [self.python, "-m", f"{_PROGRAMS}.{self.program}", photos, self.backbone, output]
         chosen = ["--openvino"] if self.openvino else []
@@ -83,7 +83,7 @@ class Job:
         """Categorize `count` new photos, in an empty folder; returns the seconds it took.
 
         Raises:
-            PeerError: It failed, took longer than five minutes, or left out photos.
+            PeerError: It failed, took longer than ten minutes, or left out photos.
         """
         options = {
             "manifest": self.workload.manifest(count),
