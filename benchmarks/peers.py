@@ -6,8 +6,8 @@
 Takes about ten minutes on two cores, three with `--quick`. Every contender is a command in a
 process of its own, from a cold start to its end. The smaller of two runs is the whole command; the
 rate is the slope to the larger, which leaves start-up out. Contenders take turns, in rounds. Every
-photo must come out, with a vector that agrees with ours. Weights are random: speed does not depend
-on them. Prints a Markdown table and writes it as JSON.
+photo must come out, with a vector that agrees with ours. The job computes in eight bits, the others
+in floating point. Prints a Markdown table and writes it as JSON.
 """
 
 import argparse
@@ -23,12 +23,12 @@ from time import perf_counter
 import numpy as np
 
 from benchmarks.measuring import Row, machine_facts, markdown_table, say
+from benchmarks.networks import drawn_networks
 from benchmarks.peer_processes import PEERS_PYTHON, Job, Peer, PeerError
 from benchmarks.results_file import write_results
 from benchmarks.workload import Workload
 from seer_model.backbones.backbone import load_backbone
 from seer_model.backbones.runtimes.choose import open_runtime
-from seer_model.backbones.weights import random_backbone
 from seer_model.photos.limits import PhotoLimits
 from seer_model.photos.pixels import prepare_photo
 
@@ -89,8 +89,9 @@ class Contest:
         (folder / "home").mkdir()
         self._plan = plan
         self._folder = folder
-        self._workload = Workload(folder / "photos", random_backbone(architecture), plan.whole)
-        self._backbone = self._workload.model / "backbone"
+        _, quantized = drawn_networks(architecture, folder)
+        self._workload = Workload(folder / "photos", quantized, plan.whole)
+        self._backbone = folder / "exact"
         self._job = Job(self._workload)
         ray, daft = (
             (self._peer(name, PEERS_PYTHON, program), self._peer(name, PEERS_PYTHON, program, True))
@@ -147,7 +148,7 @@ class Contest:
                 raise PeerError(f"{name}: the vector of {photo} is not ours: cosine {cosine:.3f}")
 
     def _vectors(self) -> dict[str, np.ndarray]:
-        """Our vectors of some photos, by file name."""
+        """Our vectors of some photos in floating point, by file name."""
         runtime = open_runtime(load_backbone(self._backbone), batch_size=COMPARED)
         paths = sorted(self._workload.photo_folder(self._plan.whole).iterdir())[:COMPARED]
         size = runtime.preprocessing.image_size

@@ -4,7 +4,7 @@ r"""Pretrain a backbone on a manifest's photos, without their labels, and regist
         --architecture regnety_008 --epochs 100 --batch-size 256
 
 Writes `checkpoints/`, `epochs.json`, `backbone/`, `card.md` and `neighbours.png`, with `--quantize`
-`quantized/`, too. The same command with `--resume` continues a run that was stopped; it is
+`quantized/backbone/`, too. The same command with `--resume` continues a run that was stopped; it is
 idempotent. Several processes on this machine are started through Spark's TorchDistributor; a single
 one needs no Spark.
 """
@@ -206,9 +206,11 @@ def _quantize(settings: PretrainBackbone, backbone: Backbone) -> dict[str, Any] 
     made = quantize_or_keep(backbone, shown.sources, learned, asked, limits)
     if not made.backbone.quantized:
         return None
-    with new_model(settings.output / "quantized", "backbone.json", "a backbone") as new:
+    with new_model(
+        settings.output / "quantized" / "backbone", "backbone.json", "a backbone"
+    ) as new:
         save_backbone(made.backbone, new)
-    version = _register(settings, "quantized")
+    version = _register(settings, "quantized/backbone")
     return {
         "backbone": f"models:/{settings.registered_name}/{version}",
         "backbone_digest": made.backbone.digest,

@@ -177,7 +177,7 @@ def test_a_training_goes_on_from_other_weights(
     quantized = registry.resolve_backbone(made["backbone"])
     assert quantized.digest == made["backbone_digest"] != further.digest
     assert quantized.weights_digest == further.weights_digest
-    assert load_backbone(work / "further" / "quantized").digest == quantized.digest
+    assert load_backbone(work / "further" / "quantized" / "backbone").digest == quantized.digest
 
     # The weights that were the start stay what they are, whatever becomes of their address.
     assert load_backbone(work / "further" / "start").digest == first.digest
