@@ -21,10 +21,12 @@ from seer_model.files import short_repr
 __all__ = [
     "RegNetY",
     "blueprint",
+    "channel_levels",
     "check_photo_size",
     "make_trunk",
     "normalise",
     "published_preprocessing",
+    "standardise",
     "width_of",
 ]
 
@@ -138,11 +140,37 @@ def normalise(batch: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor
     """Turn pixels into a backbone's input, on the batch's device.
 
     Args:
-        batch: Pixels from `prepare_photo`, uint8, of shape (N, H, W, 3).
+        batch: See `standardise`.
         preprocessing: Has the `mean` and `std` of each channel.
 
     Returns:
-        `(pixel / 255 - mean) / std`, float32, of shape (N, 3, H, W), channels-last in memory.
+        `(pixel / 255 - mean) / std`, see `standardise`.
+
+    Raises:
+        ValueError: The batch has another dtype or shape.
+    """
+    return standardise(batch, *channel_levels(preprocessing, batch.device))
+
+
+def channel_levels(
+    preprocessing: Preprocessing, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of each channel on a device, where white is 255."""
+    mean = torch.tensor(preprocessing.mean, device=device) * 255
+    std = torch.tensor(preprocessing.std, device=device) * 255
+    return mean, std
+
+
+def standardise(batch: torch.Tensor, mean: torch.Tensor, std: torch.Tensor) -> torch.Tensor:
+    """Subtract the channels' means from pixels, and divide by their deviations.
+
+    Args:
+        batch: Pixels from `prepare_photo`, uint8, of shape (N, H, W, 3).
+        mean: Of each channel, where white is 255.
+        std: Likewise.
+
+    Returns:
+        float32, of shape (N, 3, H, W), channels-last in memory.
 
     Raises:
         ValueError: The batch has another dtype or shape.
@@ -151,8 +179,6 @@ def normalise(batch: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor
         raise ValueError(
             f"a batch must be uint8 of shape (N, H, W, 3), not {batch.dtype} {tuple(batch.shape)}"
         )
-    mean = torch.tensor(preprocessing.mean, device=batch.device) * 255
-    std = torch.tensor(preprocessing.std, device=batch.device) * 255
     return batch.to(torch.float32).sub_(mean).div_(std).permute(0, 3, 1, 2)
 
 
