@@ -134,6 +134,7 @@ def encode(photo: Pixels) -> bytes:
     return buffer.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", DEVICES)
 def test_processes_share_a_device(device: str) -> None:
     expected = compute(device)

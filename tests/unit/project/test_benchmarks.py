@@ -1,11 +1,14 @@
-"""The benchmarks' verdicts and draws, and what they say where something is missing."""
+"""The benchmarks' verdicts and draws, and what they do where something is missing."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
+from time import monotonic
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +17,8 @@ import pytest
 
 from benchmarks import peers
 from benchmarks.few_labels import draw, precision
+from benchmarks.gpu import Figure, Results, Step, measure_within, rows_of
+from benchmarks.gpu_run import run_step
 from benchmarks.measuring import Row
 from benchmarks.peer_processes import Peer, PeerError, run
 from seer_model.training.labelled import LabelledPhotos
@@ -125,3 +130,72 @@ def test_the_job_is_compared_with_a_peer_in_the_rounds_that_it_ran_in() -> None:
     assert over["Daft"].verdict == "met"
     assert over["Daft, our OpenVINO network"].ratios == [3.0, 3.0]
     assert over["the fastest other"].verdict == "missed by 25.0%"
+
+
+@pytest.mark.slow
+def test_gpu_benchmark_runs_dry_on_a_cpu(tmp_path: Path) -> None:
+    module = ["-m", "benchmarks.gpu", "--device", "cpu", "--output", "gpu.json"]
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, *module], check=True, cwd=tmp_path, env=environment)
+    record = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))
+    assert record["dry_run"]
+    assert "Dry run on a CPU" in record["markdown"]
+    assert (record["failed"], record["left_out"]) == ({}, [])
+    found = {figure["what"] for figure in record["figures"]}
+    assert found == {"bare", "fed", "shared", "decoded", "decoded on device"}
+    assert all(figure["photos_per_second"] > 0 for figure in record["figures"])
+
+
+def test_gpu_benchmark_keeps_what_it_has_when_time_is_up_and_steps_fail(tmp_path: Path) -> None:
+    def one() -> Iterator[Figure]:
+        yield {"what": "decoded", "decode_threads": 1, "photos_per_second": 100.0}
+
+    def half() -> Iterator[Figure]:
+        yield {"what": "decoded", "decode_threads": 2, "photos_per_second": 200.0}
+        raise RuntimeError("out of memory\nand more")
+
+    steps = [Step("half", 1, half), Step("long", 1000, one), Step("short", 1, one)]
+    measure_within(steps, monotonic() + 100, Results(tmp_path / "gpu.json", {"title": "GPU"}))
+    record = json.loads((tmp_path / "gpu.json").read_text(encoding="utf-8"))
+    assert [row["photos_per_second"] for row in record["rows"]] == [200, 100]
+    assert record["left_out"] == ["long"]
+    assert record["failed"] == {"half": "RuntimeError: out of memory"}
+    assert [path.name for path in tmp_path.iterdir()] == ["gpu.json"]
+
+
+def test_gpu_benchmark_compares_the_best_with_bare_and_with_the_goal() -> None:
+    network = {"network": "regnety_320", "batch": 256}
+    fed = network | {"what": "fed", "compiled": False, "gpu_busy_percent": 97.0}
+    figures = [
+        {"what": "decoded", "decode_threads": 16, "photos_per_second": 2000.0},
+        {"what": "decoded on device", "resized": False, "photos_per_second": 5000.0},
+        network | {"what": "bare", "way": "CUDA graph", "photos_per_second": 2500.0},
+        fed | {"decode_threads": 16, "photos_per_second": 1800.0},
+        fed | {"decode_threads": 4, "photos_per_second": 900.0},
+        network
+        | {"what": "shared", "processes": 2, "decode_threads": 8, "photos_per_second": 1890.0},
+    ]
+    found = [(row.name, row.ratio, row.verdict) for row in rows_of(figures) if row.ratio]
+    name = "regnety_320 fed"
+    assert found == [
+        ("torchvision on the device", 2.5, ""),
+        (f"{name}, batch 256, 16 threads, GPU busy 97 %", 0.9, ""),
+        (f"{name}, batch 256, 4 threads, GPU busy 97 %", 0.45, ""),
+        (f"**{name}, the best**", 0.72, "missed by 20.0%"),
+        (f"**{name}, the best**", 0.9, "missed by 10.0%"),
+        (f"{name}, 2 processes of 8 threads", 1.05, ""),
+    ]
+
+
+def test_a_step_on_a_gpu_is_ended_when_its_time_is_up(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "log.txt"
+    assert run_step("fine", ["timeit", "-n1", "-r1", "print('said')"], log, 60)
+    assert "said" in log.read_text(encoding="utf-8")
+    assert not run_step("wrong", ["no_such_module"], log, 60)
+    assert not run_step("long", ["timeit", "-n1", "import time; time.sleep(60)"], log, 0.5)
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("fine: ok, ")
+    assert said[1].startswith("wrong: FAILED with exit code 1, ")
+    assert said[2].startswith("long: FAILED: ended after 0 s, ")
