@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from threading import Lock
 
+import numpy as np
 import torch
 
 from seer_model.backbones.runtimes.base import Features
@@ -87,7 +88,7 @@ class CudaPipeline:
         Raises:
             ValueError: The batch has another dtype or shape.
         """
-        if pixels.dtype != "uint8" or pixels.shape != self._shape:
+        if pixels.dtype != np.uint8 or pixels.shape != self._shape:
             raise ValueError(
                 f"a batch must be uint8 of shape {self._shape}, not {pixels.dtype} {pixels.shape}"
             )
@@ -95,7 +96,7 @@ class CudaPipeline:
             slot = self._slots[0]
             self._slots.rotate(-1)
             slot.uploaded.synchronize()  # The batch before has left the pinned memory,
-            slot.on_host.copy_(torch.from_numpy(pixels))
+            np.copyto(slot.on_host.numpy(), pixels)  # By this thread; torch would wake them all.
             with torch.cuda.stream(self._copying):
                 slot.consumed.wait()  # and its copy on the GPU.
                 slot.on_gpu.copy_(slot.on_host, non_blocking=True)
@@ -136,7 +137,7 @@ class _Slot:
 
 
 def _stream() -> torch.cuda.Stream:
-    return torch.cuda.Stream()  # type: ignore[no-untyped-call, no-any-return]
+    return torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
 
 def _event() -> torch.cuda.Event:

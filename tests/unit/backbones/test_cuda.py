@@ -165,11 +165,25 @@ def test_a_gpu_is_near_a_cpu(backbone: Backbone) -> None:
     assert least_cosine(runtime.start(draw_batch(0))(), expected) > 0.99
 
 
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_dropped_runtime_frees_its_weights_and_completes_what_was_started(device: str) -> None:
+    runtime = open_runtime(device)
+    expected = runtime.start(draw_batch(0))()
+    trunk = weakref.ref(runtime._trunk)
+    waiting = [runtime.start(draw_batch(0)) for _ in range(5)]
+    del runtime
+    assert trunk() is None
+    assert all(np.array_equal(wait(), expected) for wait in waiting)
+
+
 @on_gpu
 def test_what_cannot_be_recorded_is_computed_all_the_same(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """This trunk looks at a value on the host, for which a recording cannot wait."""
+    """This trunk looks at a value on the host, for which a recording cannot wait.
+
+    Last, as a failed recording is the one thing that might leave torch in another state.
+    """
 
     def trunk(pixels: torch.Tensor) -> torch.Tensor:
         sums = pixels.sum(dim=(1, 2, 3), dtype=torch.float32)[:, None]
@@ -183,14 +197,3 @@ def test_what_cannot_be_recorded_is_computed_all_the_same(
     for batch, wait in zip(batches, waiting, strict=True):
         sums = batch.sum(axis=(1, 2, 3), dtype=np.float64)[:, None]
         np.testing.assert_allclose(wait(), sums + sums.max(), rtol=1e-6)
-
-
-@pytest.mark.parametrize("device", DEVICES)
-def test_a_dropped_runtime_frees_its_weights_and_completes_what_was_started(device: str) -> None:
-    runtime = open_runtime(device)
-    expected = runtime.start(draw_batch(0))()
-    trunk = weakref.ref(runtime._trunk)
-    waiting = [runtime.start(draw_batch(0)) for _ in range(5)]
-    del runtime
-    assert trunk() is None
-    assert all(np.array_equal(wait(), expected) for wait in waiting)
