@@ -55,7 +55,7 @@ class Day:
         name: What it read.
         photos: Photos of the day.
         embedded: Those that it embedded.
-        seconds: Wall-clock time of the job itself, as it reports it, without Spark's start.
+        seconds: Wall-clock time of the whole command.
         shuffled: Bytes that were written for other tasks to read.
         peaks: Peak memory (RSS) by `KINDS`, in bytes: of the largest executor and worker, and of
             the driver's two processes, Python and Java, together.
@@ -109,18 +109,20 @@ def run_day(
         "SPARK_LOCAL_IP": "127.0.0.1",
         "CUDA_VISIBLE_DEVICES": "",
     }
+    started = perf_counter()
     with (folder / "log").open("wb") as log:
         submitted = subprocess.Popen(
             [*command, *flags], env=environment, cwd=folder, stdout=log, stderr=log
         )
         peaks = watch_memory(submitted)
+    seconds = perf_counter() - started
     if submitted.returncode:
         sys.exit((folder / "log").read_text(encoding="utf-8"))
     figures = json.loads(report.read_text(encoding="utf-8"))
     if figures["photos_rejected"] or figures["photos_used"] != figures["photos"]:
         sys.exit(f"{name}: {figures['reject_reasons']}")
-    seconds, embedded = figures["seconds"], figures["photos_embedded"]
-    return Day(name, figures["photos"], embedded, seconds, shuffled_bytes(events), peaks)
+    photos, embedded = figures["photos"], figures["photos_embedded"]
+    return Day(name, photos, embedded, seconds, shuffled_bytes(events), peaks)
 
 
 def watch_memory(submitted: "subprocess.Popen[bytes]") -> dict[str, int]:
@@ -199,13 +201,13 @@ def small_days(workload: Workload, near: int, far: Sequence[int], work: Path) ->
 def table(days: Sequence[Day]) -> str:
     """Format the days as Markdown."""
     lines = [
-        "| | s | photos/s | shuffled | an executor's JVM | a worker | driver |",
+        "| | whole command | photos/s | shuffled | an executor's JVM | a worker | driver |",
         "|---|--:|--:|--:|--:|--:|--:|",
     ]
     for day in days:
         memory = " | ".join(f"{day.peaks[kind] / 2**30:.2f} GiB" for kind in KINDS)
         lines.append(
-            f"| {day.name} | {day.seconds:.1f} | {day.photos / day.seconds:,.0f} "
+            f"| {day.name} | {day.seconds:.0f} s | {day.photos / day.seconds:,.0f} "
             f"| {day.shuffled / 1e6:,.1f} MB | {memory} |"
         )
     return "\n".join(lines)
