@@ -21,8 +21,8 @@ from scripts.airflow_standalone import PARTS
 from tests.support.paths import ROOT
 
 BIN = ROOT / ".venv-airflow" / "bin"
-TIMEOUT_S = 300
-"""Upper bound of a wait: a few times what it takes on two idle cores."""
+TIMEOUT_S = 900
+"""Upper bound of a wait: a few times what it takes on two slow cores that do other tests, too."""
 
 T = TypeVar("T")
 

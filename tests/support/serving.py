@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import pyarrow as pa
 
-TIMEOUT_S = 180
+TIMEOUT_S = 300
 """For a server to start, and for an answer."""
 
 Row = Mapping[str, Any]

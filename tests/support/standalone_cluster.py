@@ -18,7 +18,7 @@ from tests.support.paths import ROOT
 from tests.support.spark_java import BIN
 
 JOB = ROOT / "jobs" / "categorize_listings.py"
-TIMEOUT_S = 300
+TIMEOUT_S = 600
 """Upper bound for a process, or for a line in its log."""
 
 

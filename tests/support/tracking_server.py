@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.support.tracking_database import new_database
 
-TIMEOUT_S = 120
+TIMEOUT_S = 300
 PASSWORD = "Tr0ub4dor"
 
 

@@ -154,7 +154,7 @@ def test_two_promotions_at_once_do_not_both_win(
         )
         for version in ("2", "3")
     }
-    said = {version: process.communicate(timeout=120) for version, process in running.items()}
+    said = {version: process.communicate(timeout=300) for version, process in running.items()}
     codes = {version: process.returncode for version, process in running.items()}
     [winner] = [version for version, code in codes.items() if code == 0]
     [loser] = [version for version, code in codes.items() if code in (4, 5)]
