@@ -18,6 +18,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -231,18 +232,20 @@ def main() -> None:
         (work / "photos").mkdir()
         _, quantized = drawn_networks(arguments.architecture, work)
         workload = Workload(work / "photos", quantized, min(DISTINCT, arguments.new))
-        days = [
-            *known_days(workload, arguments.known, arguments.new, work),
-            *small_days(workload, arguments.near, arguments.far, work),
-        ]
-    record = {
-        "architecture": arguments.architecture,
-        "seconds": round(perf_counter() - begun),
-        "machine": machine_facts(),
-        "days": [asdict(day) for day in days],
-        "markdown": table(days),
-    }
-    write_results(arguments.results / "growth.json", record)
+        days: list[Day] = []
+        for day in chain(
+            known_days(workload, arguments.known, arguments.new, work),
+            small_days(workload, arguments.near, arguments.far, work),
+        ):
+            days.append(day)
+            record = {
+                "architecture": arguments.architecture,
+                "seconds": round(perf_counter() - begun),
+                "machine": machine_facts(),
+                "days": [asdict(day) for day in days],
+                "markdown": table(days),
+            }
+            write_results(arguments.results / "growth.json", record)  # A cut run keeps its days.
 
 
 if __name__ == "__main__":
