@@ -11,7 +11,6 @@ class. It is kinder than they are: the class runs in processes, one a core, whos
 not wait for each other.
 """
 
-import argparse
 import os
 from typing import Any
 
@@ -19,6 +18,7 @@ import daft
 import numpy as np
 from daft import DataType, col
 
+from benchmarks.peer_programs.arguments import parse_arguments
 from benchmarks.peer_programs.models import BATCH, load_eager, load_openvino, preparation
 
 __all__: list[str] = []
@@ -41,15 +41,12 @@ class Embedder:
 
 def main() -> None:
     """Run the program."""
-    parser = argparse.ArgumentParser()
-    for name in ("photos", "backbone", "output"):
-        parser.add_argument(name)
-    parser.add_argument("--openvino", action="store_true")
-    given = parser.parse_args()
-    embed = Embedder(given.backbone, given.openvino)
+    given = parse_arguments()
+    backbone = str(given.backbone)
+    embed = Embedder(backbone, given.openvino)
     photos = daft.from_glob_path(f"{given.photos}/*.jpg")
     decoded = col("path").download().decode_image()
-    photos.select(col("path"), embed(decoded).alias("vector")).write_parquet(given.output)
+    photos.select(col("path"), embed(decoded).alias("vector")).write_parquet(str(given.output))
 
 
 if __name__ == "__main__":

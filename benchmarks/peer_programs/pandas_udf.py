@@ -3,9 +3,7 @@
 .venv/bin/python -m benchmarks.peer_programs.pandas_udf PHOTOS BACKBONE OUTPUT [--openvino]
 """
 
-import argparse
-from pathlib import Path
-
+from benchmarks.peer_programs.arguments import parse_arguments
 from benchmarks.udf_pattern import UdfPattern
 from jobs.command.session import start_session
 
@@ -14,11 +12,7 @@ __all__: list[str] = []
 
 def main() -> None:
     """Run the program."""
-    parser = argparse.ArgumentParser()
-    for name in ("photos", "backbone", "output"):
-        parser.add_argument(name, type=Path)
-    parser.add_argument("--openvino", action="store_true")
-    given = parser.parse_args()
+    given = parse_arguments()
     pattern = UdfPattern(start_session("pandas_udf"), given.backbone, openvino=given.openvino)
     pattern.seconds(given.photos, given.output)
 

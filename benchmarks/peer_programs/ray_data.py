@@ -10,13 +10,13 @@ core. With the default, a whole one, as many actors as cores leave none to read 
 waits for ever.
 """
 
-import argparse
 import os
 from collections.abc import Callable
 from typing import Any
 
 import ray
 
+from benchmarks.peer_programs.arguments import parse_arguments
 from benchmarks.peer_programs.models import BATCH, load_eager, load_openvino, preparation
 
 __all__: list[str] = []
@@ -49,21 +49,18 @@ def preparing(backbone: str, *, openvino: bool) -> Callable[[Batch], Batch]:
 
 def main() -> None:
     """Run the program."""
-    parser = argparse.ArgumentParser()
-    for name in ("photos", "backbone", "output"):
-        parser.add_argument(name)
-    parser.add_argument("--openvino", action="store_true")
-    given = parser.parse_args()
+    given = parse_arguments()
+    backbone = str(given.backbone)
     ray.init("local", include_dashboard=False, log_to_driver=False)
-    photos = ray.data.read_images(given.photos, include_paths=True, mode="RGB")
-    vectors = photos.map(preparing(given.backbone, openvino=given.openvino)).map_batches(
+    photos = ray.data.read_images(str(given.photos), include_paths=True, mode="RGB")
+    vectors = photos.map(preparing(backbone, openvino=given.openvino)).map_batches(
         Embedder,
-        fn_constructor_args=(given.backbone, given.openvino),
+        fn_constructor_args=(backbone, given.openvino),
         compute=ray.data.ActorPoolStrategy(size=os.cpu_count()),
         num_cpus=_ACTOR_CORES,
         batch_size=BATCH,
     )
-    vectors.write_parquet(given.output)
+    vectors.write_parquet(str(given.output))
 
 
 if __name__ == "__main__":
