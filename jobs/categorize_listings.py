@@ -16,7 +16,7 @@ from pydantic import Field
 
 from jobs.command.locations import Location, ManifestLocation
 from jobs.command.photo_settings import SCRATCH, PhotoSettings
-from jobs.command.settings import Day, check_arguments, run_job
+from jobs.command.settings import Day, begin, run_job
 from schemas.embeddings import Signal
 
 
@@ -52,7 +52,7 @@ class CategorizeListings(PhotoSettings):
 
 
 if __name__ == "__main__":
-    check_arguments(CategorizeListings)  # Before the imports below, which take seconds.
+    begin(CategorizeListings)  # Before the imports below, which take seconds.
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F  # noqa: N812

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import Field
 
 from jobs.command.locations import Location, ManifestLocation
-from jobs.command.settings import Day, JobSettings, check_arguments, run_job
+from jobs.command.settings import Day, JobSettings, begin, run_job
 
 
 class CheckCategories(JobSettings):
@@ -28,7 +28,7 @@ class CheckCategories(JobSettings):
 
 
 if __name__ == "__main__":
-    check_arguments(CheckCategories)  # Before the imports below, which take seconds.
+    begin(CheckCategories)  # Before the imports below, which take seconds.
 
 import pyarrow as pa
 from pyspark.sql import DataFrame

@@ -22,7 +22,7 @@ from pydantic import Field
 
 from jobs.command.locations import Location, ManifestLocation
 from jobs.command.photo_settings import SCRATCH, PhotoSettings
-from jobs.command.settings import Day, check_arguments, run_job
+from jobs.command.settings import Day, begin, run_job
 
 
 class DescribeListings(PhotoSettings):
@@ -62,7 +62,7 @@ class DescribeListings(PhotoSettings):
 
 
 if __name__ == "__main__":
-    check_arguments(DescribeListings)  # Before the imports below, which take seconds.
+    begin(DescribeListings)  # Before the imports below, which take seconds.
 
 from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F  # noqa: N812

@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import Field
 
 from jobs.command.locations import Location
-from jobs.command.settings import JobSettings, check_arguments, run_job
+from jobs.command.settings import JobSettings, begin, run_job
 
 
 class EstimatePrecision(JobSettings):
@@ -34,7 +34,7 @@ class EstimatePrecision(JobSettings):
 
 
 if __name__ == "__main__":
-    check_arguments(EstimatePrecision)  # Before the imports below, which take seconds.
+    begin(EstimatePrecision)  # Before the imports below, which take seconds.
 
 import pyarrow as pa
 import pyarrow.compute as pc

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from jobs.command.locations import Location, ManifestLocation, Table
 from jobs.command.photo_settings import SCRATCH, PhotoSettings
-from jobs.command.settings import Day, check_arguments, run_job
+from jobs.command.settings import Day, begin, run_job
 
 
 class EvaluateChallenger(PhotoSettings):
@@ -47,7 +47,7 @@ class EvaluateChallenger(PhotoSettings):
 
 
 if __name__ == "__main__":
-    check_arguments(EvaluateChallenger)  # Before the imports below, which take seconds.
+    begin(EvaluateChallenger)  # Before the imports below, which take seconds.
 
 import torch
 from pyspark.sql import DataFrame

@@ -19,7 +19,7 @@ from urllib.parse import quote
 from pydantic import Field, model_validator
 
 from jobs.command.locations import ManifestLocation
-from jobs.command.settings import Day, JobSettings, check_arguments, run_job
+from jobs.command.settings import Day, JobSettings, begin, run_job
 
 
 class ExportReviews(JobSettings):
@@ -59,7 +59,7 @@ class ExportReviews(JobSettings):
 
 
 if __name__ == "__main__":
-    check_arguments(ExportReviews)  # Before the imports below, which take seconds.
+    begin(ExportReviews)  # Before the imports below, which take seconds.
 
 import json
 

@@ -20,7 +20,7 @@ from pydantic import Field
 
 from jobs.command.locations import Location, ManifestLocation
 from jobs.command.photo_settings import SCRATCH, PhotoSettings
-from jobs.command.settings import Day, check_arguments, run_job
+from jobs.command.settings import Day, begin, run_job
 from seer_model.backbones.constants import DEFAULT_BACKBONE
 
 
@@ -49,7 +49,7 @@ class FindDuplicates(PhotoSettings):
 
 
 if __name__ == "__main__":
-    check_arguments(FindDuplicates)  # Before the imports below, which take seconds.
+    begin(FindDuplicates)  # Before the imports below, which take seconds.
 
 import numpy as np
 import pyarrow as pa

@@ -19,7 +19,7 @@ from pydantic import Field
 
 from jobs.command.locations import Location, ManifestLocation
 from jobs.command.photo_settings import SCRATCH, PhotoSettings
-from jobs.command.settings import Day, check_arguments, run_job
+from jobs.command.settings import Day, begin, run_job
 from schemas.categories import ReviewReason
 
 
@@ -50,7 +50,7 @@ class FindNewKinds(PhotoSettings):
 
 
 if __name__ == "__main__":
-    check_arguments(FindNewKinds)  # Before the imports below, which take seconds.
+    begin(FindNewKinds)  # Before the imports below, which take seconds.
 
 import pyarrow as pa
 import pyarrow.parquet as pq

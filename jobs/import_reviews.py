@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, Self
 from pydantic import Field, model_validator
 
 from jobs.command.locations import Location
-from jobs.command.settings import JobSettings, check_arguments, run_job
+from jobs.command.settings import JobSettings, begin, run_job
 from schemas.labels import CATEGORY_TASK, LabelSource
 
 
@@ -62,7 +62,7 @@ class ImportReviews(JobSettings):
 
 
 if __name__ == "__main__":
-    check_arguments(ImportReviews)  # Before the imports below, which take seconds.
+    begin(ImportReviews)  # Before the imports below, which take seconds.
 
 import pyarrow as pa
 import pyarrow.compute as pc

@@ -21,7 +21,7 @@ from pydantic import Field, model_validator
 
 from jobs.command.locations import Location, ManifestLocation
 from jobs.command.photo_settings import SCRATCH
-from jobs.command.settings import Day, JobSettings, check_arguments, run_job
+from jobs.command.settings import Day, JobSettings, begin, run_job
 
 
 class MapCategories(JobSettings):
@@ -86,7 +86,7 @@ class MapCategories(JobSettings):
 
 
 if __name__ == "__main__":
-    check_arguments(MapCategories)  # Before the imports below, which take seconds.
+    begin(MapCategories)  # Before the imports below, which take seconds.
 
 import pyarrow.csv
 from pyspark.sql import DataFrame, SparkSession

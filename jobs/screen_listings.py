@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 
 from jobs.command.locations import Location, ManifestLocation
 from jobs.command.photo_settings import SCRATCH, PhotoSettings
-from jobs.command.settings import Day, check_arguments, run_job
+from jobs.command.settings import Day, begin, run_job
 from seer_model.backbones.constants import DEFAULT_BACKBONE
 
 
@@ -62,7 +62,7 @@ class ScreenListings(PhotoSettings):
 
 
 if __name__ == "__main__":
-    check_arguments(ScreenListings)  # Before the imports below, which take seconds.
+    begin(ScreenListings)  # Before the imports below, which take seconds.
 
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F  # noqa: N812

@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 
 from jobs.command.locations import Location, ManifestLocation
 from jobs.command.photo_settings import SCRATCH, PhotoSettings
-from jobs.command.settings import Day, check_arguments, run_job
+from jobs.command.settings import Day, begin, run_job
 
 
 class SelectReviews(PhotoSettings):
@@ -69,7 +69,7 @@ class SelectReviews(PhotoSettings):
 
 
 if __name__ == "__main__":
-    check_arguments(SelectReviews)  # Before the imports below, which take seconds.
+    begin(SelectReviews)  # Before the imports below, which take seconds.
 
 import numpy as np
 import pyarrow as pa

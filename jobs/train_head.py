@@ -24,7 +24,7 @@ from pydantic import Field, model_validator
 
 from jobs.command.locations import Location, ManifestLocation
 from jobs.command.photo_settings import SCRATCH, PhotoSettings
-from jobs.command.settings import Day, check_arguments, run_job
+from jobs.command.settings import Day, begin, run_job
 from seer_model.backbones.constants import DEFAULT_BACKBONE
 from seer_model.training.threads import share_cores
 
@@ -121,7 +121,7 @@ class TrainHead(PhotoSettings):
 
 
 if __name__ == "__main__":
-    check_arguments(TrainHead)  # Before the imports below, which take seconds.
+    begin(TrainHead)  # Before the imports below, which take seconds.
 share_cores()  # Before torch is imported.
 
 import pyarrow as pa

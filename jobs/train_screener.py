@@ -20,7 +20,7 @@ from pydantic import Field
 
 from jobs.command.locations import Location, ManifestLocation
 from jobs.command.photo_settings import SCRATCH, PhotoSettings
-from jobs.command.settings import Day, check_arguments, run_job
+from jobs.command.settings import Day, begin, run_job
 from seer_model.backbones.constants import DEFAULT_BACKBONE
 from seer_model.training.threads import share_cores
 
@@ -63,7 +63,7 @@ class TrainScreener(PhotoSettings):
 
 
 if __name__ == "__main__":
-    check_arguments(TrainScreener)  # Before the imports below, which take seconds.
+    begin(TrainScreener)  # Before the imports below, which take seconds.
 share_cores()  # Before torch is imported.
 
 from pyspark.sql import functions as F  # noqa: N812

@@ -266,7 +266,6 @@ def _qualified(path: str) -> str:
 def _ask_spark(question: Callable[[SparkSession], str | None]) -> str | None:
     """Spark's answer; None without a session, and where it has none or its Java process is gone."""
     try:
-        session = SparkSession.getActiveSession()
-        return question(session) if session is not None else None
+        return question(SparkSession.active())
     except Exception:
         return None

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 
 from pyspark import SparkConf, SparkContext
@@ -21,7 +22,7 @@ from jobs.command.connect import ship_code, wait_for_server
 from schemas.errors import SettingsError
 from seer_model.processes import scratch_folder
 
-__all__ = ["default_parallelism", "local_uri", "parquet_reader", "start_session"]
+__all__ = ["default_parallelism", "local_uri", "parquet_reader", "start_early", "start_session"]
 
 _DEFAULTS = {
     # Workers must run this interpreter and keep the model between tasks.
@@ -53,6 +54,26 @@ _LOG4J = Path(__file__).with_name("log4j2.properties")
 # The JVM prints this at every start, before log4j runs, and has no option to turn it off.
 _NOISE = "^WARNING: Using incubator modules: jdk.incubator.vector$"
 
+_early: list[Future[SparkSession]] = []
+
+
+def start_early(name: str) -> None:
+    """Start the session on a thread of its own, while the program imports and connects.
+
+    The next `start_session` waits for it, and raises its errors. A program that ends before takes
+    Spark along.
+    """
+    session: Future[SparkSession] = Future()
+
+    def start() -> None:
+        try:
+            session.set_result(_start(name))
+        except BaseException as error:
+            session.set_exception(error)
+
+    _early.append(session)
+    threading.Thread(target=start, daemon=True, name="start Spark").start()
+
 
 def start_session(name: str) -> SparkSession:
     """Return the session of spark-submit or Spark Connect where there is one, else a local one.
@@ -68,6 +89,13 @@ def start_session(name: str) -> SparkSession:
     Raises:
         SettingsError: There is no such Connect server, or its client's packages are missing.
     """
+    session = _early.pop().result() if _early else _start(name)
+    cancel = session.interruptAll if is_remote() else session.sparkContext.cancelAllJobs
+    _cancel_jobs_on_interrupt(cancel)
+    return session
+
+
+def _start(name: str) -> SparkSession:
     if url := os.environ.get("SPARK_REMOTE"):
         return _connect(url, name)
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
@@ -104,7 +132,6 @@ def start_session(name: str) -> SparkSession:
     session: SparkSession = builder.getOrCreate()
     if not by_submit:
         session.sparkContext.setLogLevel("ERROR")
-    _cancel_jobs_on_interrupt(session.sparkContext.cancelAllJobs)
     return session
 
 
@@ -120,7 +147,6 @@ def _connect(url: str, name: str) -> SparkSession:
         if key not in given and session.conf.isModifiable(key):
             session.conf.set(key, value)
     ship_code(session)
-    _cancel_jobs_on_interrupt(session.interruptAll)
     return session
 
 

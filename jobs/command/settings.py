@@ -27,7 +27,7 @@ from jobs.command.job_run import Ending, observe
 from jobs.command.spark_errors import explain_spark_failure
 from schemas.errors import SeerError, without_passwords
 
-__all__ = ["Day", "JobSettings", "check_arguments", "run_job"]
+__all__ = ["Day", "JobSettings", "begin", "check_arguments", "run_job"]
 
 
 def _as_day(value: object) -> object:
@@ -98,6 +98,14 @@ def check_arguments(settings: type[JobSettings]) -> None:
     code = _run(settings, parsed.append, _program_name("__main__"), sys.argv[1:])
     if not parsed:
         sys.exit(code)
+
+
+def begin(settings: type[JobSettings]) -> None:
+    """Check the arguments, then start Spark, which also takes seconds, beside those imports."""
+    check_arguments(settings)
+    from jobs.command.session import start_early  # noqa: PLC0415 - not for `--help`
+
+    start_early(settings.job_name())
 
 
 def run_job(

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from pyspark.sql import SparkSession
 
-from jobs.command.session import local_uri, start_session
+from jobs.command.session import local_uri, start_early, start_session
+from schemas.errors import SettingsError
 from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.spark
@@ -28,6 +29,20 @@ def test_defaults_suit_photos_and_stay_on_this_machine(spark: SparkSession) -> N
 
 def test_second_start_gives_the_same_session(spark: SparkSession) -> None:
     assert start_session("another").sparkContext is spark.sparkContext
+
+
+def test_an_early_start_gives_the_same_session_too(spark: SparkSession) -> None:
+    start_early("early")
+    assert start_session("later").sparkContext is spark.sparkContext
+
+
+def test_the_error_of_an_early_start_is_raised_where_the_session_is_needed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SPARK_REMOTE", "sc://host:no-port")
+    start_early("early")
+    with pytest.raises(SettingsError, match="SPARK_REMOTE"):
+        start_session("later")
 
 
 @pytest.mark.parametrize("name", ["plain", "with a space", "100%20", "é 沙发", "a#b+c"])
