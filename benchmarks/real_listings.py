@@ -2,9 +2,9 @@
 
     .venv/bin/python -m benchmarks.real_listings --data ../shared/data
 
-For each data set: builds the manifest, trains a head on `train` and `val`, categorizes the listings
-of a split that training did not see, and compares the result with their labels. Prints a Markdown
-table and writes JSON. docs/benchmarks.md says where to get the photos.
+For each backbone and data set: builds the manifest, trains a head on `train` and `val`, categorizes
+the listings of a split that training did not see, and compares the result with their labels. Prints
+a Markdown table and writes JSON. docs/benchmarks.md says where to get the photos.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from jobs import build_manifest, categorize_listings, evaluate_challenger, train_head
-from seer_model.backbones.constants import DEFAULT_BACKBONE
+from seer_model.backbones.constants import DEFAULT_BACKBONE, FLOAT_BACKBONE
 
 DS = "2026-01-01"
 COLUMNS = (
@@ -65,7 +65,8 @@ TASKS = (
 
 def run(task: Task, data: Path, work: Path, backbone: str) -> dict[str, Any]:
     """Run the jobs for one task; returns the quality figures and the job's counts."""
-    images, name = data / task.folder, task.name.replace(" ", "-").replace(",", "")
+    images = data / task.folder
+    name = f"{backbone}-{task.name}".replace(" ", "-").replace(",", "").replace(":", "-")
     manifest, bundle = work / name / "manifest", work / name / "bundle"
     common = ["--tracking-uri", f"sqlite:///{work / 'mlflow.db'}"]
     store = ["--embeddings", str(work / "embeddings")]
@@ -101,7 +102,8 @@ def run(task: Task, data: Path, work: Path, backbone: str) -> dict[str, Any]:
     figures = json.loads(report.read_text(encoding="utf-8"))
     counts = {name: figures[name] for name in COUNTS}
     quality = json.loads(evaluation.read_text(encoding="utf-8"))["challenger"]
-    return {"task": task.name, **quality, "listings": counts["listings"], "counts": counts}
+    named = {"backbone": backbone, "task": task.name}
+    return {**named, **quality, "listings": counts["listings"], "counts": counts}
 
 
 def call(job: Any, *parts: list[str]) -> None:
@@ -112,26 +114,34 @@ def call(job: Any, *parts: list[str]) -> None:
 
 
 def main() -> None:
-    """Run all tasks and print the table."""
+    """Run the tasks and print the table."""
+    both = list(dict.fromkeys([DEFAULT_BACKBONE, FLOAT_BACKBONE]))
+    names = [task.name for task in TASKS]
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--backbone", default=DEFAULT_BACKBONE, help="as train_head takes it")
+    parser.add_argument("--backbones", nargs="+", default=both, help="as train_head takes them")
+    parser.add_argument("--only", nargs="+", choices=names, default=names, help="of the tasks")
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results"))
     arguments = parser.parse_args()
     if not arguments.data.is_dir():
         parser.error(f"--data {arguments.data}: no such folder")
     with tempfile.TemporaryDirectory(prefix="seer-bench-") as folder:
-        results = [run(task, arguments.data, Path(folder), arguments.backbone) for task in TASKS]
+        results = [
+            run(task, arguments.data, Path(folder), backbone)
+            for task in TASKS
+            for backbone in arguments.backbones
+            if task.name in arguments.only
+        ]
     arguments.results.mkdir(parents=True, exist_ok=True)
-    record = {"backbone": arguments.backbone, "results": results}
     path = arguments.results / "real_listings.json"
-    path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    print("| listings of | " + " | ".join(name.replace("_", " ") for name in COLUMNS) + " |")
-    print("|---|" + "--:|" * len(COLUMNS))
+    path.write_text(json.dumps({"results": results}, indent=2) + "\n", encoding="utf-8")
+    columns = " | ".join(name.replace("_", " ") for name in COLUMNS)
+    print(f"| listings of | backbone | {columns} |")
+    print("|---|---|" + "--:|" * len(COLUMNS))
     for result in results:
         cells = [result.get(name) for name in COLUMNS]
         shown = ["-" if c is None else f"{c:.3f}" if isinstance(c, float) else c for c in cells]
-        print(f"| {result['task']} | " + " | ".join(map(str, shown)) + " |")
+        print(f"| {result['task']} | {result['backbone']} | {' | '.join(map(str, shown))} |")
     print(f"\nWritten to {path}")
 
 

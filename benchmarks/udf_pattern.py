@@ -33,7 +33,6 @@ MARK = "SEER_BENCHMARK_PATTERN"
 """Environment variable that tells the patterns' workers from the job's."""
 
 _BATCH = 32
-_RESIZED = 256
 _TASKS_PER_CORE = 2
 
 Embed = Callable[[Sequence[bytes]], Features]
@@ -127,7 +126,7 @@ def _load_openvino(folder: str) -> Embed:
 
 
 def _crop(size: int) -> list[Callable[[Any], Any]]:
-    return [transforms.Resize(size * _RESIZED // 224), transforms.CenterCrop(size)]
+    return [transforms.Resize(size), transforms.CenterCrop(size)]
 
 
 def _decode(photo: bytes) -> Image.Image:

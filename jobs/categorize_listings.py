@@ -7,6 +7,7 @@ or through spark-submit, with this file and `--py-files dist/seer-categories.zip
 
 import logging
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from time import perf_counter
@@ -131,7 +132,7 @@ def categorize(settings: CategorizeListings) -> None:
                     scores = score_photos(embedded.photos, shipped)
                     decided = decide_by_people(scores, decisions, taxonomy)
                     staged = _stage(_with_origin(decided, model, run_id), partition, scratch)
-            counts = _check_counts(photos, staged) | _count_levels(staged, model.bundle.tree)
+            counts = _check_counts(photos, staged, model.bundle.tree)
             seconds = perf_counter() - started
             published = partition.publish(_properties(model, run_id))
             job_run.adds_to(settings.embeddings, rows=embedded.embedded)
@@ -169,9 +170,8 @@ def _with_origin(scores: DataFrame, model: ResolvedBundle, run_id: str) -> DataF
         "run_id": run_id,
         "categorized_at": datetime.now(UTC),
     }
-    for name, value in origin.items():
-        scores = scores.withColumn(name, F.lit(value))
-    return scores.select(*CATEGORIES.names)
+    columns = {name: F.lit(value) for name, value in origin.items()}
+    return scores.withColumns(columns).select(*CATEGORIES.names)
 
 
 def _stage(categories: DataFrame, partition: Partition, scratch: Folder) -> DataFrame:
@@ -188,44 +188,41 @@ def _properties(model: ResolvedBundle, run_id: str) -> dict[str, str]:
     }
 
 
-def _check_counts(photos: DataFrame, staged: DataFrame) -> dict[str, Any]:
+def _check_counts(photos: DataFrame, staged: DataFrame, tree: ClassTree) -> dict[str, Any]:
     """Check that every listing has one row and one decision, and that no photo was lost.
 
     Returns:
-        Counts for the report.
+        Counts for the report: of listings by what was decided, by whom, why and at which level.
 
     Raises:
         DataContractError: Something was lost or added; nothing was published.
     """
     outcomes = ("decision", [decision.value for decision in Decision])
     counts = check_accounting(photos, staged, outcomes, "images_used", "images_rejected")
-    by = {
-        column: {row[column]: row["count"] for row in staged.groupBy(column).count().collect()}
-        for column in ("decided_by", "review_reason", "reject_reason")
-    }
+    columns = ("decision", "category_id", "decided_by", "review_reason", "reject_reason")
+    by = {column: Counter[str | None]() for column in columns}
+    by_level = {f"level_{level}": 0 for level in range(1, len(tree.levels) + 1)}
+    exact = 0
+    # A few rows a category, at most.
+    for row in staged.groupBy(*columns).count().collect():
+        for column in columns:
+            by[column][row[column]] += row["count"]
+        if row["decision"] == Decision.ASSIGNED.value:
+            by_level[f"level_{len(tree.taxonomy[row['category_id']].path)}"] += row["count"]
+            exact += row["count"] if row["category_id"] in tree.exact else 0
     return {
         "listings": counts["listings"],
         **{decision.value: counts[decision.value] for decision in Decision},
         "decided_by": dict(sorted(by["decided_by"].items())),
-        "review_reasons": {r.value: by["review_reason"].get(r.value, 0) for r in ReviewReason},
+        "review_reasons": {r.value: by["review_reason"][r.value] for r in ReviewReason},
         "reject_reasons": {why: n for why, n in by["reject_reason"].items() if why is not None},
         "photos": counts["photos"],
         "photos_used": counts["images_used"],
         "photos_rejected": counts["images_rejected"],
         "rows_without_listing": counts["rows_without_listing"],
+        "assigned_by_level": by_level,
+        "assigned_exact": exact,
     }
-
-
-def _count_levels(staged: DataFrame, tree: ClassTree) -> dict[str, Any]:
-    """Count the assigned listings by the level of their category, and those of exact classes."""
-    assigned = staged.where(F.col("decision") == Decision.ASSIGNED.value)
-    by_level = {f"level_{level}": 0 for level in range(1, len(tree.levels) + 1)}
-    exact = 0
-    # As many rows as categories, at most.
-    for category, listings in assigned.groupBy("category_id").count().collect():
-        by_level[f"level_{len(tree.taxonomy[category].path)}"] += listings
-        exact += listings if category in tree.exact else 0
-    return {"assigned_by_level": by_level, "assigned_exact": exact}
 
 
 def _rates(counts: dict[str, Any]) -> dict[str, float]:

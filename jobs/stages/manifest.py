@@ -90,20 +90,23 @@ def read_photos(spark: SparkSession, manifest: str | Table, ds: str | None = Non
     else:
         folder = manifest if ds is None else f"{manifest.rstrip('/')}/ds={ds}"
         frame = _read(spark, folder, list_files(spark, folder))
-    frame = (
-        frame.withColumn("image_index", F.col("image_index").try_cast("int"))
-        .withColumn("image_key", F.nullif(F.lower("image_key"), F.lit("")))
-        .withColumn("problem", _problem())
-        .withColumn("photo_key", F.coalesce("image_key", F.sha2("image_bytes", 256), _uri_key()))
-        .withColumn(
-            "cheap_key",
-            F.coalesce("image_key", F.when(F.col("image_uri").isNotNull(), _uri_key())),
-        )
-        .withColumn(
-            "keyed_by_content",
-            F.col("image_key").isNotNull() | F.col("image_bytes").isNotNull(),
-        )
-        .withColumn("storable", F.col("keyed_by_content") | F.col("updated_at").isNotNull())
+    frame = frame.withColumns(
+        {
+            "image_index": F.col("image_index").try_cast("int"),
+            "image_key": F.nullif(F.lower("image_key"), F.lit("")),
+        }
+    )
+    keyed_by_content = F.col("image_key").isNotNull() | F.col("image_bytes").isNotNull()
+    frame = frame.withColumns(
+        {
+            "problem": _problem(),
+            "photo_key": F.coalesce("image_key", F.sha2("image_bytes", 256), _uri_key()),
+            "cheap_key": F.coalesce(
+                "image_key", F.when(F.col("image_uri").isNotNull(), _uri_key())
+            ),
+            "keyed_by_content": keyed_by_content,
+            "storable": keyed_by_content | F.col("updated_at").isNotNull(),
+        }
     )
     return frame.select(*PHOTO_COLUMNS)
 
