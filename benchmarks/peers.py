@@ -3,7 +3,7 @@
     make .venv-peers/.stamp
     .venv/bin/python -m benchmarks.peers
 
-Takes about ten minutes on two cores, three with `--quick`. Every contender is a command in a
+Takes ten to twenty minutes on two cores, three with `--quick`. Every contender is a command in a
 process of its own, from a cold start to its end. The smaller of two runs is the whole command; the
 rate is the slope to the larger, which leaves start-up out. Contenders take turns, in rounds. Every
 photo must come out, with a vector that agrees with ours. The job computes in eight bits, the others
